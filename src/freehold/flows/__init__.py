@@ -1,0 +1,1 @@
+"""Where rooms meet: one story per file, read top to bottom. Every flow takes (parts, caller, ...) and authorises first."""

@@ -1,0 +1,162 @@
+"""Models as people ask for them: what is kept, what one is, and letting one go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from freehold.catalog import events, facts, repos, revisions
+from freehold.catalog.repos import Repo
+from freehold.catalog.revisions import Ref, Revision
+from freehold.errors import FreeholdError
+from freehold.failpoints import failpoint
+from freehold.flows.parts import Parts
+from freehold.nouns.caller import Caller, Scope
+from freehold.nouns.digest import Digest
+from freehold.nouns.files import Manifest
+from freehold.nouns.ids import RepoId
+from freehold.nouns.origin import Admission, Finding, Lineage, Origin
+
+#: Kinds of the findings that hold a whole study rather than a remark: detail = ModelFacts, LicenseView.
+FACTS, LICENSE = "model-facts", "license-view"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSummary:
+    """One line of `freehold ls`. `size` in bytes; `facts` as recorded at the pull, empty if none; `updated_at` in UTC
+    microseconds."""
+
+    id: RepoId
+    commit: str
+    size: int
+    files: int
+    admission: Admission
+    facts: dict[str, Any]
+    license: dict[str, Any]
+    updated_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """All that is known of one revision of a model."""
+
+    id: RepoId
+    revision: Revision
+    refs: tuple[Ref, ...]
+    manifest: Manifest
+    admission: Admission
+    facts: dict[str, Any]
+    license: dict[str, Any]
+    origins: tuple[Origin, ...]
+    lineage: tuple[Lineage, ...]
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What left: `freed` bytes of files that no other model names; `shared` files stay because another does."""
+
+    id: RepoId
+    freed: int
+    files: int
+    shared: int
+
+
+def list_models(parts: Parts, caller: Caller) -> list[ModelSummary]:
+    """All models that the caller may see, by name."""
+    caller.require(Scope.READ)
+    with parts.catalog.read() as tx:
+        return [_summary(tx, repo) for repo in repos.list_repos(tx) if _visible(caller, repo) and revisions.list_refs(tx, repo)]
+
+
+def show_model(parts: Parts, caller: Caller, name: str, revision: str = "main") -> ModelView:
+    """One revision with everything known of it. Raises catalog-repo-not-found, catalog-revision-not-found."""
+    caller.require(Scope.READ)
+    with parts.catalog.read() as tx:
+        repo = visible_repo(tx, caller, RepoId.parse(name))
+        found = revisions.resolve(tx, repo, revision)
+        recorded = facts.list_findings(tx, f"commit:{found.commit}")
+        return ModelView(
+            id=repo.id,
+            revision=found,
+            refs=tuple(revisions.list_refs(tx, repo)),
+            manifest=revisions.get_manifest(tx, found),
+            admission=facts.admission(tx, found),
+            facts=_detail(recorded, FACTS),
+            license=_detail(recorded, LICENSE),
+            origins=tuple(facts.list_origins(tx, found)),
+            lineage=tuple(facts.list_lineage(tx, found)),
+            findings=tuple(f for f in recorded if f.kind not in (FACTS, LICENSE)),
+        )
+
+
+def remove_model(parts: Parts, caller: Caller, name: str) -> Removed:
+    """Forget the model, then free the files that nothing else names. A crash in between leaves unreferenced bytes only."""
+    caller.require(Scope.WRITE)
+    now = parts.clock()
+    with parts.catalog.write() as tx:
+        repo = visible_repo(tx, caller, RepoId.parse(name))
+        named = _digests_of(tx, repo)
+        size = {e.sha256: e.size for r in revisions.list_revisions(tx, repo) for e in revisions.get_manifest(tx, r)}
+        repos.remove_repo(tx, repo)
+        still = revisions.digests_in_use(tx, named)
+        orphans = named - still
+        freed = sum(size.get(d, 0) for d in orphans)
+        payload = {"files": len(size), "freed": freed, "shared": len(still)}
+        events.append_event(tx, now, caller.principal, "model.removed", str(repo.id), payload)
+    failpoint("rm.forgotten")
+    for digest in sorted(orphans):
+        with parts.catalog.read() as tx:
+            if revisions.digests_in_use(tx, {digest}):
+                continue
+        parts.vault.remove(digest)
+    return Removed(repo.id, freed, len(size), len(still))
+
+
+def visible_repo(tx: Connection, caller: Caller, repo_id: RepoId) -> Repo:
+    """The repository, if the caller may see it; one that may not be seen answers exactly as an absent one."""
+    repo = repos.get_repo(tx, repo_id)
+    if not _visible(caller, repo):
+        raise FreeholdError("catalog-repo-not-found", f"no {repo_id.kind} {repo_id} in this house", repo=str(repo_id))
+    return repo
+
+
+def _visible(caller: Caller, repo: Repo) -> bool:
+    return not repo.private or caller.may(Scope.ADMIN)
+
+
+def _summary(tx: Connection, repo: Repo) -> ModelSummary:
+    found = _head(tx, repo)
+    manifest = revisions.get_manifest(tx, found)
+    recorded = facts.list_findings(tx, f"commit:{found.commit}")
+    return ModelSummary(
+        id=repo.id,
+        commit=found.commit.sha,
+        size=manifest.size,
+        files=len(manifest.entries),
+        admission=facts.admission(tx, found),
+        facts=_detail(recorded, FACTS),
+        license=_detail(recorded, LICENSE),
+        updated_at=repo.updated_at,
+    )
+
+
+def _head(tx: Connection, repo: Repo) -> Revision:
+    names = [ref.name for ref in revisions.list_refs(tx, repo)]
+    return revisions.resolve(tx, repo, "main" if "heads/main" in names else f"refs/{names[0]}")
+
+
+def _detail(recorded: list[Finding], kind: str) -> dict[str, Any]:
+    """The newest detail of `kind`; empty if it was not studied."""
+    return next((f.detail for f in reversed(recorded) if f.kind == kind), {})
+
+
+def _digests_of(tx: Connection, repo: Repo) -> set[Digest]:
+    found: set[Digest] = set()
+    for revision in revisions.list_revisions(tx, repo):
+        found |= {e.sha256 for e in revisions.get_manifest(tx, revision)}
+        if revision.manifest_digest:
+            found.add(revision.manifest_digest)
+    return found
