@@ -94,7 +94,7 @@ def _study(parts: Parts, caller: Caller, _listener: Listener) -> Iterator[Step]:
     ]
     lines += [f"finding: {x.severity}: {x.kind}" for x in view.findings if x.severity != "info"]
     ok = all(f.get(x) for x in ("architecture", "parameters", "quantization", "context", "tokenizer", "chat_template"))
-    return Step(
+    yield Step(
         "study", "read what it is from its own bytes", ok, tuple(lines), f"freehold show {MODEL}", time.monotonic() - began
     )
 
