@@ -87,8 +87,8 @@ def test_a_value_within_the_subset_is_read_as_written(value: str, expected: obje
 @pytest.mark.parametrize(
     "value",
     [
-        "&anchor mit", "*alias", "!!str mit", "|\n  text", ">-\n  text", "a: b", "- a", "? a", "{a: b}", "@x", "%x", "`x", "]", ",",
-        "a\n  b", "'a\n  b'", '"a\\\n  b"', '"a" b', "'a' b", '"\\q"', '"\\ud800"', '"\\x4"', "\tx", "a\tb",
+        "&anchor mit", "*alias", "!!str mit", "|\n  text", ">-\n  text", "a: b", "- a", "? a", "{a: b}", "@x", "%x", "`x", "]",
+        ",", "a\n  b", "'a\n  b'", '"a\\\n  b"', '"a" b', "'a' b", '"\\q"', '"\\ud800"', '"\\x4"', "\tx", "a\tb",
         "[a, [b]]", "[a: b]", "[a b: c]", "[a,,b]", "[a] b", "[a, {b: c}]", "\n- a: b", "\n- - a", "\n- a\n  - b", "\n- |\n  x",
         "\n  a:\n    b: c", "\n  a: b\n    c: d", "\n  a: 1\n  a: 2",
     ],
