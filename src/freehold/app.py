@@ -12,14 +12,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from freehold.config import Setting, Settings, load_settings, read_secret, with_flags
 from freehold.db import open_database, open_home
 from freehold.engines.pool import EnginePool
 from freehold.flows.parts import Parts, Prices, Remote, Upstreams
-from freehold.net.egress import Egress
+from freehold.net.egress import Egress, Patience
+from freehold.net.guard import Guard
 from freehold.nouns.caller import Caller, owner
-from freehold.vault import open_vault
+from freehold.vault import LocalStore, Vault
 
 _HOUR_US = 3600 * 1_000_000
 _MB = 1_000_000
@@ -63,16 +65,17 @@ def house(home: str | None = None, **server_flags: Any) -> Iterator[House]:
         for name in ("catalog", "vault", "ledger"):
             databases[name] = open_database(place.database(name), name, system_clock)
             stack.callback(databases[name].close)
-        vault = open_vault(
-            place.objects,
+        vault = Vault(
+            LocalStore(place.objects),
             databases["vault"],
             place.spool,
             system_clock,
-            read_policy=settings.vault.read_policy,
+            read_policy="verify" if settings.vault.read_policy == "verify" else "scrubbed",
             max_age_us=settings.vault.max_age_hours * _HOUR_US,
             reserve_bytes=settings.vault.reserve_mb * _MB,
         )
-        egress = Egress(local_only=settings.net.local_only, timeout=settings.net.timeout_seconds, retries=settings.net.retries)
+        guard = Guard(_named_hosts(settings), local_only=settings.net.local_only)
+        egress = Egress(guard, patience=Patience(attempts=settings.net.retries + 1))
         stack.callback(egress.close)
         pool = EnginePool(
             log_folder=place.logs, max_engines=settings.use.max_engines, idle_seconds=settings.use.idle_minutes * 60
@@ -98,3 +101,11 @@ def house(home: str | None = None, **server_flags: Any) -> Iterator[House]:
             echo=settings.use.echo,
         )
         yield House(parts, settings, rows, owner("cli"))
+
+
+def _named_hosts(settings: Settings) -> set[str]:
+    """host:port of every URL that the operator wrote into the settings: these may lie in a private network."""
+    urls = [*settings.hub.upstreams, settings.keep.endpoint, *filter(None, [settings.use.remote_url])]
+    ports = {"http": 80, "https": 443}
+    parsed = [urlsplit(url) for url in urls]
+    return {f"{u.hostname}:{u.port or ports[u.scheme]}" for u in parsed if u.hostname}
