@@ -87,7 +87,9 @@ def _chain(parts: Parts) -> Diagnosis:
 def _vault(parts: Parts) -> Diagnosis:
     stats = parts.vault.stats()
     detail = f"{stats.files} files, {stats.plain_bytes / 1e6:.1f} MB; {stats.quarantined} damaged"
-    return Diagnosis("vault", BAD if stats.quarantined else OK, detail, "`freehold verify` names them." if stats.quarantined else "")
+    if stats.quarantined:
+        return Diagnosis("vault", BAD, detail, "`freehold verify` names them.")
+    return Diagnosis("vault", OK, detail)
 
 
 def _spool(folder: Path) -> Diagnosis:
