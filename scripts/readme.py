@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 READMES = (ROOT / "README.md", ROOT / "README.zh.md")
-BLOCK = re.compile(r"(<!-- demo output -->\n```\n)(.*?)(```\n<!-- end of demo output -->)", re.S)
+BLOCK = re.compile(r"(<!-- demo output -->\n```\n)(.*?)(```\n<!-- end of demo output -->)", re.DOTALL)
 
 
 def output_in(readme: Path) -> str:

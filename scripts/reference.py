@@ -28,8 +28,7 @@ def cli_page() -> str:
     parts += ["```", _help(root, "freehold"), "```", ""]
     for name in COMMANDS:
         command = root.get_command(click.Context(root), name)
-        assert command is not None
-        parts += list(_command(command, f"freehold {name}"))
+        parts += list(_command(command, f"freehold {name}")) if command else []
     return "\n".join(parts) + "\n"
 
 
@@ -95,7 +94,7 @@ def routes_page() -> str:
     parts = [
         "# Routes",
         "",
-        "One port. `/api` and `/{org}/{repo}/resolve` speak the Hugging Face Hub API, `/v1` the OpenAI API, `/-/` is the console.",
+        "One port. `/api` and `/{org}/{repo}/resolve` speak the Hugging Face Hub API, `/v1` the OpenAI API, `/-/` the console.",
         "",
         "| methods | path | what |",
         "|---|---|---|",

@@ -23,7 +23,7 @@ def test_the_reference_is_what_the_code_says() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
-    text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.S)
+    text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
@@ -31,8 +31,8 @@ def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
 def test_the_chinese_readme_keeps_step_with_the_english_one() -> None:
     """Same sections in number, same commands, same output, same links."""
     english, chinese = ((ROOT / n).read_text("utf-8") for n in ("README.md", "README.zh.md"))
-    assert re.findall(r"^#+ ", english, re.M) == re.findall(r"^#+ ", chinese, re.M)
-    assert re.findall(r"```.*?```", english, re.S) == re.findall(r"```.*?```", chinese, re.S)
+    assert re.findall(r"^#+ ", english, re.MULTILINE) == re.findall(r"^#+ ", chinese, re.MULTILINE)
+    assert re.findall(r"```.*?```", english, re.DOTALL) == re.findall(r"```.*?```", chinese, re.DOTALL)
     links = [sorted(set(re.findall(r"\]\(([^)]+)\)", t)) - {"README.md", "README.zh.md"}) for t in (english, chinese)]
     assert links[0] == links[1]
     assert english.count("\n| ") == chinese.count("\n| ")
