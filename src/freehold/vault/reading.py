@@ -7,7 +7,7 @@ It does not mark damage: reading writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -17,7 +17,7 @@ from freehold.vault.disk import as_vault_error
 from freehold.vault.ground import Ground
 from freehold.vault.hashing import BLOCK_SIZE, block_hash
 from freehold.vault.index import Container, Placed
-from freehold.vault.sidecar import ObjectEntry
+from freehold.vault.sidecar import ObjectEntry, Segment
 from freehold.vault.stores.store import Reading
 
 _PIECE = 4 * BLOCK_SIZE
@@ -38,6 +38,7 @@ class VaultFile:
                 if run.container.id not in opened:
                     opened[run.container.id] = _Payload(ground, run.container, trusted=trusts(run.container))
                 self._runs.append((run, opened[run.container.id]))
+            _check_manifest(sha256, runs, opened.values())
         except BaseException:
             self.close()
             for payload in opened.values():
@@ -81,9 +82,8 @@ class _Payload:
 
     def __init__(self, ground: Ground, container: Container, *, trusted: bool) -> None:
         self._container = container
-        self._entries: dict[Digest, ObjectEntry] | None = None
-        if not trusted:
-            self._entries = {entry.id: entry for entry in ground.table_of(container.sha256).objects}
+        self.table = None if trusted else ground.table_of(container.sha256)
+        self._entries = None if self.table is None else {entry.id: entry for entry in self.table.objects}
         self._reading: Reading = _open(ground, container)
         self._recent: tuple[Digest, int, bytes] | None = None
         if trusted and self._reading.size != container.payload_length:
@@ -102,7 +102,7 @@ class _Payload:
         entry = self._entries.get(run.object_id)
         if entry is None:
             message = f"the table of {self._container.sha256} does not hold {run.object_id}, as the index says"
-            raise FreeholdError("vault-sidecar-invalid", message, sha256=self._container.sha256)
+            raise FreeholdError("vault-index-invalid", message, sha256=self._container.sha256)
         pieces = []
         stop = offset + length
         for index in range(offset // BLOCK_SIZE, -(-stop // BLOCK_SIZE)):
@@ -136,6 +136,14 @@ class _Payload:
 
     def close(self) -> None:
         self._reading.close()
+
+
+def _check_manifest(sha256: Digest, runs: list[Placed], payloads: Iterable[_Payload]) -> None:
+    """Where tables were read, their manifest of this blob must say what the index says. Raises vault-index-invalid."""
+    tables = [payload.table for payload in payloads if payload.table is not None]
+    segments = tuple(Segment(run.object_id, run.offset, run.length) for run in runs)
+    if tables and not any(file.sha256 == sha256 and file.segments == segments for table in tables for file in table.files):
+        raise FreeholdError("vault-index-invalid", f"the index and the table of {sha256} disagree", sha256=sha256)
 
 
 def _open(ground: Ground, container: Container) -> Reading:
