@@ -16,18 +16,21 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
-    """As the engine counted them. `delivered` are those handed to the transport; `reported`: counts are a remote's word."""
+    """As the engine counted them. `delivered` are those handed to the transport; `reported`: counts are a remote's word;
+    `estimated`: the remote said nothing, so the chunks were counted."""
 
     prompt: int = 0
     cached: int = 0
     generated: int = 0
     delivered: int = 0
     reported: bool = False
+    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class UsageRecord:
-    """One request. `cost` in micro-units of `currency`; times in UTC microseconds."""
+    """One request. `cost` in micro-units of `currency`; times in UTC microseconds; `reason` in one word why it ended
+    (stop, length, client-gone, engine-failed, process-died ...)."""
 
     id: str
     at: int
@@ -41,3 +44,4 @@ class UsageRecord:
     cost: int
     currency: str
     reservation: str
+    reason: str = ""
