@@ -19,7 +19,7 @@ from typing import Self
 
 from freehold.errors import FreeholdError
 from freehold.failpoints import failpoint
-from freehold.vault.disk import disk_errors, require_room, write_all
+from freehold.vault.disk import disk_errors, require_room, sync_folder, write_all
 
 SUFFIX = ".part"
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -42,6 +42,7 @@ class Part:
         self.path = path
         self._reserve = reserve_bytes
         self._fd = -1
+        self._named = False  # whether the name of the file, and not its bytes alone, is known to be durable
         with disk_errors(f"opening the unfinished file {path.name}"):
             self._fd = _open_locked(path)
             self._size = os.fstat(self._fd).st_size
@@ -95,6 +96,9 @@ class Part:
         """Make what was appended outlive a power cut."""
         with disk_errors(f"writing the unfinished file {self.path.name}"):
             os.fsync(self._fd)
+            if not self._named:
+                sync_folder(self.path.parent)
+                self._named = True
             failpoint("vault.part-fsynced")
 
     def discard(self) -> None:

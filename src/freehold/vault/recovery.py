@@ -77,6 +77,7 @@ def finish_removals(ground: Ground) -> list[Digest]:
 def unlink_buried(ground: Ground, sha256: Digest) -> bool:
     """The second half of a removal: sidecar, payload, then the tombstone itself. False if it was published anew meanwhile."""
     with disk_errors(f"removing {sha256}"), ground.lock(sha256):
+        failpoint("vault.buried")
         with ground.database.read() as tx:
             container = index.find_container(tx, sha256)
         if container is None or container.state != index.TOMBSTONE:

@@ -176,7 +176,6 @@ def _record_damage(ground: Ground, container: Container, damage: Damage) -> bool
         if present is None or present.state == index.TOMBSTONE or present.verified_at != container.verified_at:
             return False
         index.mark_damaged(tx, container, blocks, ground.clock())
-    failpoint("vault.quarantined")
     return True
 
 

@@ -15,7 +15,6 @@ from typing import Literal
 
 from freehold.db import Database
 from freehold.errors import FreeholdError
-from freehold.failpoints import failpoint
 from freehold.nouns.digest import Digest
 from freehold.nouns.files import DecodeExtent, Extent, FileExtent
 from freehold.nouns.moment import Clock
@@ -232,7 +231,6 @@ class Vault:
                 message = f"{sha256} is held by {', '.join(holders)}"
                 raise FreeholdError("vault-leased", message, sha256=sha256, holders=", ".join(holders))
             index.bury(tx, container)
-        failpoint("vault.buried")
         recovery.unlink_buried(self._ground, sha256)
         return True
 
