@@ -78,7 +78,10 @@ def house(home: str | None = None, **server_flags: Any) -> Iterator[House]:
         egress = Egress(guard, patience=Patience(attempts=settings.net.retries + 1))
         stack.callback(egress.close)
         pool = EnginePool(
-            log_folder=place.logs, max_engines=settings.use.max_engines, idle_seconds=settings.use.idle_minutes * 60
+            guard,
+            log_folder=place.logs,
+            max_engines=settings.use.max_engines,
+            idle_seconds=settings.use.idle_minutes * 60,
         )
         remote = Remote(settings.use.remote_url, read_secret(settings.use.remote_key_file)) if settings.use.remote_url else None
         parts = Parts(

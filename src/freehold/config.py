@@ -167,7 +167,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _refuse_unknown(given: dict[str, Any], environ: Mapping[str, str], file: Path) -> None:
-    known = {s.name: {f.name for f in fields(typing.cast(Any, s.default_factory))} for s in fields(Settings)}
+    known = {s.name: {f.name for f in fields(typing.cast("Any", s.default_factory))} for s in fields(Settings)}
     for section, body in given.items():
         if section not in known or not isinstance(body, dict):
             raise FreeholdError("config-unknown-key", f"{file}: no section [{section}]", key=section, path=file)

