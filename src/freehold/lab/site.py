@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from freehold.errors import FreeholdError
-from freehold.lab.card import read_card, set_field
+from freehold.formats.card import parse_card
+from freehold.lab.card import set_field
 from freehold.lab.faults import Fault, FaultKind, Faults, OpenRequest, Request
 from freehold.lab.history import Commit, ModelFolder, Repository, make_commit
 from freehold.nouns.ids import RepoId
@@ -96,7 +97,7 @@ class Site:
     def card(self, commit: Commit) -> dict[str, Any]:
         """The metadata of README.md, empty without one."""
         entry = commit.find("README.md")
-        return read_card(self.blob(entry.sha256.hex).read_text("utf-8", "replace")) if entry else {}
+        return dict(parse_card(self.blob(entry.sha256.hex).read_bytes()).fields) if entry else {}
 
     # --- changes of contents ----------------------------------------------------------------------------------------
 
@@ -143,10 +144,7 @@ class Site:
         with self._lock:
             head = self.repository(repo).resolve("main")
             old = self.bytes_of(head, "README.md").decode("utf-8", "replace") if head.find("README.md") else ""
-            names = ("license_name", "license_link")
-            card = old
-            for name in names:
-                card = set_field(card, name, None) if name in read_card(card) else card
+            card = set_field(set_field(old, "license_name", None), "license_link", None)
             card = set_field(card, "license", license_)
             notice = text if text is not None else f"From this revision on the model is licensed under {license_}.\n"
             changes: dict[str, bytes | None] = {"README.md": card.encode(), "LICENSE": notice.encode()}
