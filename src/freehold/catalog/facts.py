@@ -89,3 +89,10 @@ def admission(tx: Connection, revision: Revision) -> Admission:
     sql = "SELECT state FROM admissions WHERE commit_id = :c ORDER BY id DESC LIMIT 1"
     row = tx.execute(text(sql), {"c": revision.row}).first()
     return Admission(row.state) if row else Admission.QUARANTINED
+
+
+def decision(tx: Connection, revision: Revision) -> tuple[Admission, str]:
+    """The newest decision with its reason; a revision that nobody decided on is quarantined."""
+    sql = "SELECT state, reason FROM admissions WHERE commit_id = :c ORDER BY id DESC LIMIT 1"
+    row = tx.execute(text(sql), {"c": revision.row}).first()
+    return (Admission(row.state), row.reason) if row else (Admission.QUARANTINED, "nobody has decided on it yet")
