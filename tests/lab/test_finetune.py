@@ -108,7 +108,7 @@ def test_the_card_declares_base_and_relation_and_keeps_the_license(base: Path, t
 
 @pytest.mark.parametrize("dtype", ["F16", "BF16", "F32"])
 def test_gguf_models_are_tuned_and_keep_their_metadata(tmp_path: Path, dtype: str) -> None:
-    base = make_model(tmp_path / "org" / "g", seed=2, size_mb=2, format_="gguf", dtype=dtype)
+    base = make_model(tmp_path / "org" / "g", seed=2, size_mb=2, format="gguf", dtype=dtype)
     tuned = finetune(base.folder, tmp_path / "ft", relative_change=0.02, seed=3)
     name = next(f for f in base.files if f.endswith(".gguf"))
     changes = relative_changes(base.folder / name, tuned.folder / name)

@@ -50,9 +50,9 @@ def digest(folder: Path) -> str:
     ],
 )
 def test_the_same_words_give_the_same_bytes_on_every_machine(tmp_path: Path, format_: str, expected: str) -> None:
-    made = make_model(tmp_path / "a", seed=7, size_mb=1, format_=format_)
+    made = make_model(tmp_path / "a", seed=7, size_mb=1, format=format_)
     assert digest(made.folder) == expected
-    assert digest(make_model(tmp_path / "b", seed=8, size_mb=1, format_=format_).folder) != expected
+    assert digest(make_model(tmp_path / "b", seed=8, size_mb=1, format=format_).folder) != expected
 
 
 def test_the_chance_behind_it_is_the_stream_that_numpy_guarantees() -> None:
@@ -103,7 +103,7 @@ def test_a_safetensors_model_is_complete_and_its_index_names_every_tensor(tmp_pa
 
 def test_gguf_and_safetensors_of_one_seed_are_the_same_model(tmp_path: Path) -> None:
     plain = make_model(tmp_path / "st", seed=4, size_mb=1, dtype="F32")
-    packed = make_model(tmp_path / "gguf", seed=4, size_mb=1, dtype="F32", format_="gguf")
+    packed = make_model(tmp_path / "gguf", seed=4, size_mb=1, dtype="F32", format="gguf")
     config = json.loads((plain.folder / "config.json").read_bytes())
     with (plain.folder / "model.safetensors").open("rb") as a, next(packed.folder.glob("*.gguf")).open("rb") as b:
         left, right = FileSource(a), FileSource(b)
@@ -131,7 +131,7 @@ def test_the_tokenizer_has_a_token_for_every_byte_and_none_twice() -> None:
 def test_llama_cpp_loads_a_gguf_and_answers_twice_the_same(tmp_path: Path, sharded: int) -> None:
     """In a child process: a crash of the engine must not take the tests with it."""
     pytest.importorskip("xllamacpp", reason="not run: xllamacpp is not installed")
-    made = make_model(tmp_path / "m", seed=1, size_mb=5, format_="gguf", sharded=sharded)
+    made = make_model(tmp_path / "m", seed=1, size_mb=5, format="gguf", sharded=sharded)
     first = min(f for f in made.files if f.endswith(".gguf"))
     run = subprocess.run([sys.executable, "-c", GENERATE, str(made.folder / first)], capture_output=True, timeout=60, check=True)
     said = json.loads(run.stdout)
@@ -161,7 +161,7 @@ def template_tokens(text: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"size_mb": 0.1}, {"size_mb": 1e6}, {"dtype": "Q4_0"}, {"format_": "onnx"}, {"arch": "gpt2"}, {"sharded": 0}, {"seed": -1}],
+    [{"size_mb": 0.1}, {"size_mb": 1e6}, {"dtype": "Q4_0"}, {"format": "onnx"}, {"arch": "gpt2"}, {"sharded": 0}, {"seed": -1}],
 )
 def test_arguments_out_of_range_are_named_and_nothing_is_written(tmp_path: Path, wrong: dict[str, object]) -> None:
     with pytest.raises(FreeholdError) as refused:
@@ -180,10 +180,16 @@ def test_a_folder_with_something_in_it_is_never_written_to(tmp_path: Path) -> No
 
 
 def test_a_full_disk_is_a_clean_failure_that_leaves_nothing(tmp_path: Path) -> None:
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom freehold.errors import FreeholdError\nfrom freehold.lab.models import make_model\n"
-        "try:\n    make_model(Path(sys.argv[1]), seed=1, size_mb=1)\nexcept FreeholdError as e:\n    print(e.code)\n"
-    )
+    code = """
+import sys
+from pathlib import Path
+from freehold.errors import FreeholdError
+from freehold.lab.models import make_model
+try:
+    make_model(Path(sys.argv[1]), seed=1, size_mb=1)
+except FreeholdError as error:
+    print(error.code)
+"""
     env = {"FREEHOLD_FAILPOINTS": "lab.writing-file=enospc", "PATH": "/usr/bin:/bin"}
     run = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "m")], capture_output=True, text=True, timeout=60, env=env, check=True

@@ -14,8 +14,9 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from freehold.errors import FreeholdError
+from freehold.formats.git import lfs_pointer
 from freehold.lab.address import Address
-from freehold.lab.history import Commit, Repository, folder_ids, lfs_pointer
+from freehold.lab.history import Commit, Repository, folder_ids
 from freehold.lab.site import Site, Standing
 from freehold.nouns.files import FileEntry
 from freehold.nouns.ids import RepoId

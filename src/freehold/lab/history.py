@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from freehold.errors import FreeholdError
+from freehold.formats import git
 from freehold.nouns.digest import Digest
 from freehold.nouns.files import LFS_THRESHOLD, FileEntry, Manifest, check_path
 from freehold.nouns.ids import RepoId
@@ -106,45 +107,28 @@ class Repository:
         return replace(self, refs={**self.refs, ref: sha})
 
 
-def blob_id(size: int) -> Any:
-    """A hash object to feed the bytes of a git blob of `size` bytes to."""
-    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-
-
-def lfs_pointer(sha256: str, size: int) -> bytes:
-    """What git stores for a large file."""
-    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
-
-
 def folder_ids(manifest: Iterable[FileEntry]) -> dict[str, str]:
     """The git tree id of each folder of the listing; the root's is at the empty path."""
-    files: dict[str, dict[bytes, tuple[bytes, str]]] = {"": {}}
+    inside: dict[str, list[git.TreeEntry]] = {"": []}
     for entry in manifest:
-        parts = entry.path.split("/")
-        for depth in range(len(parts)):
-            files.setdefault("/".join(parts[:depth]), {})
-        files["/".join(parts[:-1])][parts[-1].encode()] = (b"%o" % entry.mode, entry.git_oid)
+        *above, name = entry.path.split("/")
+        for depth in range(len(above)):
+            inside.setdefault("/".join(above[: depth + 1]), [])
+        inside["/".join(above)].append(git.TreeEntry(entry.mode, name, entry.git_oid))
     result: dict[str, str] = {}
-    for folder in sorted(files, key=lambda f: (-f.count("/") if f else 1, f)):
-        rows = files[folder]
-        raw = b"".join(
-            mode + b" " + name + b"\0" + bytes.fromhex(oid)
-            for name, (mode, oid) in sorted(rows.items(), key=lambda r: r[0] + (b"/" if r[1][0] == b"40000" else b""))
-        )
-        result[folder] = hashlib.sha1(b"tree %d\0" % len(raw) + raw, usedforsecurity=False).hexdigest()
+    for folder in sorted(inside, key=lambda f: (f == "", -f.count("/"), f)):  # the deepest first, the root last
+        result[folder] = git.tree_oid(inside[folder])
+        parent, _, name = folder.rpartition("/")
         if folder:
-            parent, _, name_ = folder.rpartition("/")
-            files[parent][name_.encode()] = (b"40000", result[folder])
+            inside[parent].append(git.TreeEntry(git.FOLDER, name, result[folder]))
     return result
 
 
 def make_commit(manifest: Manifest, parent: str | None, at: int, title: str, body: str = "") -> Commit:
     """The commit with git's own id for it."""
     tree = folder_ids(manifest)[""]
-    who = f"{AUTHOR} <{_EMAIL}> {at // 1_000_000} +0000"
-    head = f"tree {tree}\n" + (f"parent {parent}\n" if parent else "") + f"author {who}\ncommitter {who}\n"
-    raw = (head + f"\n{title}\n" + (f"\n{body}\n" if body else "")).encode()
-    sha = hashlib.sha1(b"commit %d\0" % len(raw) + raw, usedforsecurity=False).hexdigest()
+    who = git.Signature(AUTHOR, _EMAIL, at)
+    sha = git.commit_oid(tree, [parent] if parent else [], who, who, f"{title}\n\n{body}" if body else title)
     return Commit(sha, tree, parent, at, title, body, manifest)
 
 
@@ -236,13 +220,13 @@ class ModelFolder:
             raise FreeholdError("lab-folder-unreadable", f"cannot read {file}: {error.strerror}", file=str(file)) from error
 
     def _store(self, path: str, size: int, source: BinaryIO) -> FileEntry:
-        sha, oid, written = hashlib.sha256(), blob_id(size), 0
+        sha, blob, written = hashlib.sha256(), git.BlobHasher(size), 0
         with self._writing(), tempfile.NamedTemporaryFile(dir=_made(self._lab / "blobs"), delete=False) as target:
             part = Path(target.name)
             try:
                 while chunk := source.read(_CHUNK):
                     sha.update(chunk)
-                    oid.update(chunk)
+                    blob.update(chunk)
                     target.write(chunk)
                     written += len(chunk)
                 target.flush()
@@ -254,7 +238,7 @@ class ModelFolder:
                 raise
         if written != size:
             raise FreeholdError("lab-folder-unreadable", f"{path} changed while it was read", path=path)
-        return _entry(path, size, sha.hexdigest(), oid.hexdigest())
+        return _entry(path, size, sha.hexdigest(), blob.oid())
 
     def _history_file(self, id_: RepoId) -> Path:
         return self._lab / "history" / f"{id_}.json"
@@ -309,10 +293,7 @@ def _entry(path: str, size: int, sha256: str, plain_oid: str) -> FileEntry:
     """`plain_oid` is the git blob id of the bytes themselves; a large file's entry has that of its pointer."""
     large = size >= LFS_THRESHOLD or bool(_LFS_NAMES.fullmatch(path.lower()))
     if large:
-        pointer = lfs_pointer(sha256, size)
-        oid = blob_id(len(pointer))
-        oid.update(pointer)
-        plain_oid = oid.hexdigest()
+        plain_oid = git.blob_oid(git.lfs_pointer(sha256, size))
     return FileEntry(path, size, Digest.sha256(sha256), plain_oid, lfs=large)
 
 

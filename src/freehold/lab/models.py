@@ -55,7 +55,7 @@ def make_model(
     *,
     seed: int,
     size_mb: float = 10.0,
-    format_: str = "safetensors",
+    format: str = "safetensors",  # noqa: A002 - the word of the command line
     arch: str = "llama",
     dtype: str = "BF16",
     sharded: int = 1,
@@ -65,12 +65,12 @@ def make_model(
 ) -> MadeModel:
     """Write a model of about `size_mb` MB (10^6 bytes of weights) into the new folder `out`.
 
-    `format_` is safetensors or gguf, `dtype` BF16, F16 or F32 (norms in GGUF are always F32), `sharded` the number of
+    `format` is safetensors or gguf, `dtype` BF16, F16 or F32 (norms in GGUF are always F32), `sharded` the number of
     weight files.
 
     FreeholdError lab-argument-invalid, lab-out-not-empty, lab-folder-unwritable.
     """
-    _check(seed, size_mb, format_, arch, dtype, sharded)
+    _check(seed, size_mb, format, arch, dtype, sharded)
     shape = llama_of(round(size_mb * 1e6 / ITEM_BYTES[dtype]), VOCABULARY)
     places = list(shape.places())
     if sharded > len(places):
@@ -79,13 +79,13 @@ def make_model(
     tensors = []
     for at, place in enumerate(places):
         listener(Progress("drawing weights", at, len(places), unit="tensors"))
-        tensors.append(_drawn(place, shape, seed, dtype, gguf=format_ == "gguf"))
+        tensors.append(_drawn(place, shape, seed, dtype, gguf=format == "gguf"))
     listener(Progress("drawing weights", len(places), len(places), unit="tensors"))
     with whole_folder(out) as folder:
-        for file, data in _texts(shape, dtype, name, format_, license_id, license_text).items():
+        for file, data in _texts(shape, dtype, name, format, license_id, license_text).items():
             (folder / file).write_bytes(data)
         shards = list(split_tensors(tensors, sharded))
-        if format_ == "gguf":
+        if format == "gguf":
             write_gguf_files(folder, f"{name}-{dtype}", _gguf_metadata(shape, dtype, name, license_id), shards, listener)
         else:
             write_safetensors_files(folder, shards, {"format": "pt"}, listener)
