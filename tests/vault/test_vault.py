@@ -7,10 +7,13 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from freehold.db import open_database
 from freehold.errors import FreeholdError
@@ -268,3 +271,88 @@ def test_two_processes_that_publish_one_blob_at_once_store_it_once(tmp_path: Pat
     assert vault.verify().ok
     assert vault.stats().containers == 1
     database.close()
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Vault, dict[Digest, bytes]]]:
+    """One vault with a blob of every size, read only."""
+    home = tmp_path_factory.mktemp("shelf")
+    database = open_database(home / "vault.db", "vault", Clock())
+    vault = Vault(LocalStore(home / "vault"), database, home / "spool", Clock())
+    contents = [os.urandom(size) for size in SIZES]
+    yield vault, {vault.put(content).sha256: content for content in contents}
+    database.close()
+
+
+@given(
+    which=st.integers(0, len(SIZES) - 1),
+    offset=st.integers(0, 10 * BLOCK),
+    length=st.none() | st.integers(0, 10 * BLOCK),
+    raw=st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+def test_any_range_read_planned_or_pread_is_that_slice(
+    shelf: tuple[Vault, dict[Digest, bytes]], which: int, offset: int, length: int | None, raw: bool
+) -> None:
+    vault, contents = shelf
+    vault.read_policy = "scrubbed" if raw else "verify"
+    digest, content = sorted(contents.items())[which]
+    offset = min(offset, len(content))
+    expected = content[offset:] if length is None else content[offset : offset + length]
+    assert b"".join(vault.read(digest, offset, length)) == expected
+    planned = vault.plan(digest, offset, length)
+    assert sum(e.length for e in planned) == len(expected)
+    assert all(isinstance(e, FileExtent) for e in planned) == (raw or not planned)
+    got = b""
+    for extent in planned:
+        if isinstance(extent, FileExtent):
+            got += extent.path.read_bytes()[extent.offset : extent.offset + extent.length]
+        else:
+            got += b"".join(vault.decode(extent))
+    assert got == expected
+    with vault.open(digest) as file:
+        assert file.pread(offset, len(content) if length is None else length) == expected
+
+
+def test_publishing_and_removing_the_same_blob_from_many_threads_ends_whole(local: Vault) -> None:
+    data = os.urandom(BLOCK + 1)
+    digest = sha256(data)
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(12):
+                if (number + turn) % 3:
+                    local.put(data)
+                else:
+                    local.remove(digest)
+        except BaseException as error:  # noqa: BLE001 - reported below: a thread has nobody to raise to
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    local.put(data)
+    assert b"".join(local.read(digest)) == data
+    assert local.verify().ok
+    assert local.remove(digest)
+    assert list(local._ground.store.list()) == []
+    assert local.stats().objects == 0
+
+
+def test_without_the_package_blake3_the_error_says_what_to_install() -> None:
+    code = """
+import sys
+sys.modules["blake3"] = None
+from freehold.errors import FreeholdError
+try:
+    import freehold.vault
+except FreeholdError as error:
+    print(error.code, error.hint)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.startswith("vault-blake3-unavailable ")
+    assert "pip install blake3" in said

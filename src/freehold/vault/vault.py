@@ -76,9 +76,8 @@ class Vault:
     def has(self, sha256: Digest) -> bool:
         """Whether the blob is held and not known to be damaged. False for a quarantined one: publishing it again heals it."""
         with self._ground.database.read() as tx:
-            size = index.find_size(tx, sha256)
-            runs = index.locate(tx, sha256) if size is not None else []
-        return bool(runs) and sum(r.length for r in runs) == size and all(r.container.state == index.LIVE for r in runs)
+            found = index.locate(tx, sha256)
+        return found is not None and all(run.container.state == index.LIVE for run in found[1])
 
     def size(self, sha256: Digest) -> int:
         """Bytes of the blob. Raises vault-missing."""
@@ -143,7 +142,7 @@ class Vault:
 
         Raises vault-missing, vault-range-invalid, vault-corrupt-block (a file on disk has the wrong length).
         """
-        runs, size = self._locate(sha256)
+        size, runs = self._locate(sha256)
         stop = _stop(sha256, size, offset, length)
         extents: list[Extent] = []
         for run in runs:
@@ -176,7 +175,7 @@ class Vault:
 
     def open(self, sha256: Digest) -> VaultFile:
         """The blob for positioned reads, under the read policy. Raises as `read`."""
-        runs, size = self._locate(sha256)
+        size, runs = self._locate(sha256)
         return VaultFile(self._ground, sha256, size, runs, self._trusts)
 
     def materialise(self, sha256: Digest) -> Path:
@@ -184,7 +183,7 @@ class Vault:
 
         Raises vault-missing, vault-corrupt-block, vault-disk-full, vault-io.
         """
-        runs, size = self._locate(sha256)
+        size, runs = self._locate(sha256)
         container = runs[0].container
         path = self._ground.store.path(container.payload_key)
         if path is None or container.sha256 != sha256:
@@ -232,6 +231,8 @@ class Vault:
                 raise FreeholdError("vault-leased", message, sha256=sha256, holders=", ".join(holders))
             index.bury(tx, container)
         recovery.unlink_buried(self._ground, sha256)
+        with disk_errors(f"removing {sha256}"):
+            self._decoded(sha256).unlink(missing_ok=True)
         return True
 
     def lease(self, holder: str, digests: Iterable[Digest], ttl_us: int) -> None:
@@ -248,13 +249,12 @@ class Vault:
 
     # Inside
 
-    def _locate(self, sha256: Digest) -> tuple[list[Placed], int]:
+    def _locate(self, sha256: Digest) -> tuple[int, list[Placed]]:
         with self._ground.database.read() as tx:
-            size = index.find_size(tx, sha256)
-            runs = index.locate(tx, sha256) if size is not None else []
-        if size is None or not runs or sum(r.length for r in runs) != size:
+            found = index.locate(tx, sha256)
+        if found is None:
             raise _missing(sha256)
-        return runs, size
+        return found
 
     def _trusts(self, container: Container) -> bool:
         """Whether bytes may leave this container unhashed."""
@@ -285,13 +285,16 @@ class Vault:
                 "vault-corrupt-block", message, sha256=container.sha256, offset=min(size, container.payload_length)
             )
 
+    def _decoded(self, sha256: Digest) -> Path:
+        return self._ground.spool / "decoded" / sha256.hex
+
     def _decoded_copy(self, sha256: Digest, size: int) -> Path:
-        """For stores without files: a verified copy in the spool, made once."""
-        folder = self._ground.spool / "decoded"
-        target = folder / sha256.hex
+        """For stores without files: a copy in the spool, verified while it is made; made once unless the policy is verify."""
+        target = self._decoded(sha256)
+        folder = target.parent
         with disk_errors(f"decoding {sha256}"):
             folder.mkdir(exist_ok=True)
-            if target.is_file() and target.stat().st_size == size:
+            if self.read_policy != "verify" and target.is_file() and target.stat().st_size == size:
                 return target
             require_room(folder, size, self.reserve_bytes, f"decoding {sha256}")
             with Part(folder / f"{sha256.hex}.part", reserve_bytes=self.reserve_bytes) as part, self.open(sha256) as file:
