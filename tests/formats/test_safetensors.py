@@ -196,3 +196,5 @@ def test_json_is_held_to_its_limit_of_marks_and_to_unique_keys() -> None:
     with pytest.raises(ValueError, match="'a' stands twice"):
         parse_json(b'{"b":{"a":1,"a":2}}')
     assert parse_json(b'{"a":1,"a":2}', unique=False) == {"a": 2}
+    with pytest.raises(ValueError, match="beyond a double"):
+        parse_json(b"[1e999]")

@@ -10,6 +10,7 @@ It checks JSON, not meaning.
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, NoReturn
 
 #: Brackets, braces, commas and quotes: each costs at most about 100 bytes once parsed.
@@ -22,7 +23,11 @@ def parse_json(data: bytes, *, marks: int = MAX_MARKS, unique: bool = True) -> A
         raise ValueError(f"it has more than {marks} structural characters")
     try:
         value = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique if unique else dict, parse_constant=_constant, parse_int=_integer
+            data.decode("utf-8"),
+            object_pairs_hook=_unique if unique else dict,
+            parse_constant=_constant,
+            parse_int=_integer,
+            parse_float=_fraction,
         )
         if b"\\ud" in data or b"\\uD" in data:  # half of a surrogate pair makes text that cannot be written anywhere
             json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -48,6 +53,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _constant(text: str) -> NoReturn:
     raise ValueError(f"it holds {text}, which is not JSON")
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"it holds {text[:40]}, which is beyond a double")
+    return value
 
 
 def _integer(text: str) -> int:
