@@ -4,7 +4,8 @@ Why aiohttp: measured several times faster per streamed chunk than the alternati
 socket factory refuses every address that the resolver (or the check of a literal address) did not pass, so a
 connection can only go to a checked address. Redirects are not followed: an API has no reason to redirect a POST.
 
-One event loop only: make it, use it and close it in the same one. It does not retry: a generation is not idempotent.
+One event loop only: make it, use it and close it in the same one. It does not retry what may have been begun: a
+generation is not idempotent.
 """
 
 from __future__ import annotations
@@ -73,18 +74,25 @@ class _CheckedResolver(AbstractResolver):
 class AsyncResponse:
     """An answer whose body is still to be read."""
 
-    def __init__(self, raw: aiohttp.ClientResponse, shown: str, host: str) -> None:
+    def __init__(self, raw: aiohttp.ClientResponse, session: aiohttp.ClientSession, shown: str, host: str) -> None:
         self.status = raw.status
         self.headers: Mapping[str, str] = raw.headers
         self._raw = raw
+        self._session = session
         self._shown = shown
         self._host = host
 
     async def iter(self) -> AsyncGenerator[bytes, None]:
         """The body as it arrives. FreeholdError net-cut, net-timeout; what came before was yielded."""
         with _translated(self._shown, self._host):
-            async for piece in self._raw.content.iter_any():
-                yield piece
+            try:
+                async for piece in self._raw.content.iter_any():
+                    yield piece
+            except RuntimeError as error:
+                # What aiohttp says when the client is closed while an answer is being read.
+                if not self._session.closed:
+                    raise
+                raise ConnectionResetError("the client was closed") from error
 
     async def read(self, limit: int) -> bytes:
         """The whole body; FreeholdError net-too-large if it holds more than `limit` bytes, and those of `iter`."""
@@ -105,15 +113,23 @@ class AsyncHttp:
     """A guarded client with its own connections. `unix_socket`: every request goes there, whatever host the URL names.
 
     `trusted`: hosts that this client may reach besides the guard's. `ca_file` replaces the system's authorities.
+    `keep_alive` False gives every request a connection of its own.
     """
 
     def __init__(
-        self, guard: Guard, *, trusted: frozenset[str] = frozenset(), unix_socket: Path | None = None, ca_file: Path | None = None
+        self,
+        guard: Guard,
+        *,
+        trusted: frozenset[str] = frozenset(),
+        unix_socket: Path | None = None,
+        ca_file: Path | None = None,
+        keep_alive: bool = True,
     ) -> None:
         self._guard = guard
         self._trusted = frozenset(name.lower() for name in trusted)
         self._unix_socket = unix_socket
         self._ca_file = ca_file
+        self._keep_alive = keep_alive
         self._resolver = _CheckedResolver(guard, self._trusted)
         self._session: aiohttp.ClientSession | None = None
 
@@ -153,12 +169,13 @@ class AsyncHttp:
             sent["Authorization"] = target.authorization
         proxy = await self._admit(target)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout, sock_read=read_timeout)
+        session = self._open()
         with _translated(str(target), target.host):
-            raw = await self._open().request(
-                method, target.url, headers=sent, data=body, timeout=timeout, allow_redirects=False, proxy=proxy
+            raw = await _ask(
+                session, method, target.url, headers=sent, data=body, timeout=timeout, allow_redirects=False, proxy=proxy
             )
         try:
-            yield AsyncResponse(raw, str(target), target.host)
+            yield AsyncResponse(raw, session, str(target), target.host)
         finally:
             if raw.content.at_eof():
                 raw.release()
@@ -181,16 +198,47 @@ class AsyncHttp:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            tls = ssl.create_default_context(cafile=str(self._ca_file) if self._ca_file else None)
             connector: aiohttp.BaseConnector
             if self._unix_socket is not None:
-                connector = aiohttp.UnixConnector(str(self._unix_socket), limit=0)
+                connector = aiohttp.UnixConnector(str(self._unix_socket), limit=0, force_close=not self._keep_alive)
             else:
+                tls = ssl.create_default_context(cafile=str(self._ca_file) if self._ca_file else None)
                 connector = aiohttp.TCPConnector(
-                    resolver=self._resolver, socket_factory=self._resolver.make_socket, use_dns_cache=False, limit=0, ssl=tls
+                    resolver=self._resolver,
+                    socket_factory=self._resolver.make_socket,
+                    use_dns_cache=False,
+                    limit=0,
+                    ssl=tls,
+                    force_close=not self._keep_alive,
                 )
-            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+            trace = aiohttp.TraceConfig()
+            trace.on_connection_reuseconn.append(_note_reuse)
+            self._session = aiohttp.ClientSession(
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, trace_configs=[trace]
+            )
         return self._session
+
+
+async def _ask(session: aiohttp.ClientSession, method: str, url: str, **options: Any) -> aiohttp.ClientResponse:
+    """Ask; again on another connection as long as a kept one turns out to have been closed over there meanwhile.
+
+    Nothing was answered on it, and a server that closes an idle connection reads no more from it, so that even what is not
+    idempotent may be sent again.
+    """
+    while True:
+        reused = asyncio.Event()
+        try:
+            return await session.request(method, url, trace_request_ctx=reused, **options)
+        except (aiohttp.ServerDisconnectedError, ConnectionResetError):
+            if not reused.is_set():
+                raise
+        except aiohttp.ClientOSError as error:
+            if not reused.is_set() or not isinstance(error.__cause__, ConnectionError):
+                raise
+
+
+async def _note_reuse(_: aiohttp.ClientSession, context: Any, __: aiohttp.TraceConnectionReuseconnParams) -> None:
+    context.trace_request_ctx.set()
 
 
 @contextlib.contextmanager
