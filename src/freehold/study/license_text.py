@@ -40,6 +40,7 @@ _REMAINDER = 50  # words besides known texts that are worth a comparison of thei
 _WORD = re.compile(r"[^\W_一-鿿]+|[一-鿿]")
 _LIST_NUMBER = re.compile(r"^[ \t]*(?:\(?(?:\d{1,2}|[a-z]|[ivx]{1,4})[.)]|[*•-])[ \t]+", re.MULTILINE)
 _COPYRIGHT = re.compile(r"\W*(?:portions )?(?:copyright\b|©|\(c\))|\W*all rights reserved\W*$")
+_DATED = re.compile(r"\b(?:19|20)\d\d\b|\(c\)|©|[\[<]y|all rights reserved")
 # Words of a term: a line that holds one is more than a copyright notice.
 _TERM_WORDS = frozenset(
     [
@@ -203,7 +204,7 @@ def _parts(words: list[str]) -> list[list[str]]:
 
 def _is_copyright(line: str) -> bool:
     """Names a year and a holder, and nothing that could be a term."""
-    if not _COPYRIGHT.match(line):
+    if not _COPYRIGHT.match(line) or not _DATED.search(line):
         return False
     words = _WORD.findall(line)
     return len(words) <= 14 and _TERM_WORDS.isdisjoint(words)
