@@ -33,8 +33,7 @@ from freehold.nouns.moment import Clock
 #: Seconds after which a forgotten upstream ends by itself.
 LIFETIME = 3600.0
 _QUIET = logging.getLogger("freehold.lab.wire")
-_QUIET.addHandler(logging.NullHandler())
-_QUIET.propagate = False
+_QUIET.setLevel(logging.CRITICAL + 1)
 
 
 class _Protocol(H11Protocol):
