@@ -35,6 +35,7 @@ from freehold.vault import Part
 
 _CHUNK = 1 << 20
 _SHA = re.compile(r"[0-9a-f]{40}")
+_SHORTEST = 7
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 #: Tries in a row that may bring next to nothing before a transfer is given up.
 _BARREN = 4
@@ -92,7 +93,7 @@ class HubSource:
             at=at,
             author=author,
             commit=CommitId(sha),
-            ref=self._ref(reference),
+            ref=self._ref(reference, sha),
             etag=sha,
             detail={"endpoint": self._hub.endpoint, "asked": str(reference), "revision": reference.revision, "commit": sha}
             | facts,
@@ -183,10 +184,10 @@ class HubSource:
         """Title, author and date; a hub without a history is no reason to fail."""
         return commit_facts(self._optional(self._hub.api(repo, "commits", sha, query="limit=1"), f"history of {repo}"), sha)
 
-    def _ref(self, reference: HubReference) -> str | None:
-        """Where a branch or a tag is noted; None for a bare commit."""
+    def _ref(self, reference: HubReference, sha: str) -> str | None:
+        """Where a branch or a tag is noted; None for a bare commit, also a shortened one."""
         revision = reference.revision
-        if _SHA.fullmatch(revision):
+        if sha.startswith(revision) and len(revision) >= _SHORTEST:
             return None
         if revision.startswith("refs/"):
             return revision.removeprefix("refs/")
