@@ -70,6 +70,7 @@ def test_a_clean_model_has_no_findings() -> None:
         ({"config.json": js({"auto_map": {"AutoModel": "modeling_x.Model"}})}, "remote-code", "config.json"),
         ({"tokenizer_config.json": js({"auto_map": ["o/r--tok.Tok", None]})}, "remote-code", "tokenizer_config.json"),
         ({"model.safetensors": BytesSource(weights().pread(0, weights().size - 1))}, "structure-error", "model.safetensors"),
+        ({"a.gguf": BytesSource(b"GGUF\1\0\0\0" + bytes(8))}, "unread-weights", "a.gguf"),
         ({"model.safetensors": text("not weights")}, "misnamed-file", "model.safetensors"),
         ({"model.safetensors": BytesSource(pickle.dumps([1, 2, 3]))}, "misnamed-file", "model.safetensors"),
         ({"model.safetensors": BytesSource(lfs_pointer("a" * 64, 5))}, "lfs-pointer", "model.safetensors"),

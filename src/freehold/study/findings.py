@@ -1,10 +1,11 @@
 """What a reader of a revision should know before using it: a narrow list, each entry a fact with its place.
 
-Kinds: `structure-error` (weights that break their format's rules, shards that do not fit), `misnamed-file` (claims a format that
-it is not), `lfs-pointer` (the text that stands for a file, without the file), `pickle-file` (runs code when it is loaded in the
-usual way), `remote-code` (Python that a loader is told to run, or that lies beside the weights), `trailing-bytes` (bytes in or
-after the weights that belong to no tensor), `license-missing`, `license-conflict`, `license-text-changed`,
-`unreadable-declaration` (a card or configuration of which something could not be read).
+Kinds: `structure-error` (weights that break their format's rules, shards that do not fit), `unread-weights` (a version or type
+that this release does not know), `misnamed-file` (claims a format that it is not), `lfs-pointer` (the text that stands for a
+file, without the file), `pickle-file` (runs code when it is loaded in the usual way), `remote-code` (Python that a loader is
+told to run, or that lies beside the weights), `trailing-bytes` (bytes in or after the weights that belong to no tensor),
+`license-missing`, `license-conflict`, `license-text-changed`, `unreadable-declaration` (a card or configuration of which
+something could not be read).
 
 It opens no pickle and runs nothing, so it cannot say that a file is harmless: no finding is not a clean bill.
 """
@@ -25,6 +26,8 @@ from freehold.study.weights import Survey
 #: Version of these rules.
 METHOD = "files-1"
 
+# Ends of error codes that speak of a newer or rarer format, not of damage.
+_UNKNOWN = ("-unsupported", "-version", "-big-endian")
 _PICKLE_NAMES = frozenset({".pkl", ".pickle", ".joblib", ".dill"})
 _Found = tuple[str, Severity, dict[str, Any]]
 
@@ -41,15 +44,13 @@ def _structure(found: Survey) -> Iterator[_Found]:
     for weights in found.sets:
         for file in weights.files:
             if file.error is not None:
-                yield (
-                    "structure-error",
-                    Severity.CRITICAL,
-                    {"path": file.path, "code": file.error.code, "message": file.error.message},
-                )
+                detail = {"path": file.path, "code": file.error.code, "message": file.error.message}
+                known = not file.error.code.endswith(_UNKNOWN)
+                yield ("structure-error", Severity.CRITICAL, detail) if known else ("unread-weights", Severity.WARNING, detail)
             if isinstance(file.header, GgufFile) and (stray := file.header.trailing + file.header.gaps):
                 message = f"{stray} bytes of {file.path} belong to no tensor"
-                detail = {"path": file.path, "trailing": file.header.trailing, "gaps": file.header.gaps, "message": message}
-                yield "trailing-bytes", Severity.WARNING, detail
+                where = {"path": file.path, "trailing": file.header.trailing, "gaps": file.header.gaps, "message": message}
+                yield "trailing-bytes", Severity.WARNING, where
         for fault in weights.faults:
             yield "structure-error", Severity.CRITICAL, {"path": weights.name, "message": f"{weights.name}: {fault}"}
     for path, message in found.faults.items():
