@@ -78,6 +78,14 @@ def check_committed(vault: Vault) -> None:
             assert digest(data) not in set(vault.digests())
 
 
+def check_nothing_is_fetched_twice(vault: Vault, passed: list[str]) -> None:
+    """What was appended before death is in the vault or still in the part."""
+    appended = sum(point.startswith("vault.part-appended@") for point in passed) * 2 * BLOCK
+    if not vault.has(digest(LARGE)):
+        with vault.part(digest(LARGE).hex) as part:
+            assert part.size == min(appended, len(LARGE))
+
+
 def check_end(vault: Vault, home: Path) -> None:
     """After a second run nothing tells that there was a first."""
     vault.sweep(grace_us=-1_000_000)
@@ -192,6 +200,7 @@ def test_a_kill_at_every_failpoint_loses_nothing_committed_and_a_second_run_ends
         vault = make(home)
         try:
             check_committed(vault)
+            check_nothing_is_fetched_twice(vault, points[: number + 1])
             story(vault, home)
             check_end(vault, home)
         except BaseException as error:
