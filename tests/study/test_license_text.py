@@ -17,7 +17,7 @@ from freehold.study.license_text import find_license, fingerprint, identify, lic
 ROOT = Path(__file__).parents[2]
 APACHE = (ROOT / "LICENSE").read_text("utf-8")
 TEXTS = os.environ.get("FREEHOLD_TEST_DATA")
-needs_texts = pytest.mark.skipif(not TEXTS, reason="not run: FREEHOLD_TEST_DATA names no folder of license texts")
+needs_texts = pytest.mark.skipif(not TEXTS, reason="not run, since FREEHOLD_TEST_DATA names no folder of license texts")
 
 
 def named(text: str) -> list[tuple[str, str]]:
