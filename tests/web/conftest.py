@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import random
+import http.client
+import json
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -27,7 +32,7 @@ FILES = {
     "empty.txt": b"",
     "model.safetensors": WEIGHTS,
     "notes/deep/er.txt": b"deeper\n",
-    "notes/\u00fcber uns.txt": "umlaut and space\n".encode(),
+    "notes/\u00fcber uns.txt": b"umlaut and space\n",
 }
 FACTS = {"format": "safetensors", "architecture": "tiny", "license_declared": "apache-2.0"}
 
@@ -41,6 +46,7 @@ class Kept:
     commit: str
     first: str
     keys: dict[str, str]
+    files: dict[str, bytes]
 
 
 def fill(opened: House) -> tuple[str, str, dict[str, str]]:
@@ -62,9 +68,9 @@ def fill(opened: House) -> tuple[str, str, dict[str, str]]:
     keep(parts, "org/bad", {"evil.pkl": b"x"}, admission=Admission.QUARANTINED, reason="evil.pkl imports os.system")
     keep(parts, "org/refused", {"evil.pkl": b"y"}, admission=Admission.REFUSED, reason="the license forbids it")
     keep(parts, "org/gated", {"config.json": b"{ }"}, gated="auto")
-    roles = {"read": Scope.READ, "write": Scope.WRITE, "chat": Scope.CHAT, "admin": Scope.ADMIN}
+    roles = {"read": {Scope.READ}, "write": {Scope.READ, Scope.WRITE}, "chat": {Scope.CHAT}, "admin": {Scope.ADMIN}}
     tokens = {
-        role: keys.create_key(parts, opened.caller, f"{role} key", frozenset({scope})).token for role, scope in roles.items()
+        role: keys.create_key(parts, opened.caller, f"{role} key", frozenset(scopes)).token for role, scopes in roles.items()
     }
     return commit, first, tokens
 
@@ -75,7 +81,49 @@ def served(home: Path, **flags: object) -> Iterator[Kept]:
     with house(str(home), **flags) as opened:
         commit, first, tokens = fill(opened)
         with running_server(build(opened), http=SendfileProtocol) as url:
-            yield Kept(opened, url, commit, first, tokens)
+            yield Kept(opened, url, commit, first, tokens, FILES)
+
+
+@dataclass(frozen=True)
+class Got:
+    """An answer: `headers` with lower-case names."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Asker:
+    """Plain HTTP to one server; the path goes out exactly as it is written."""
+
+    def __init__(self, url: str) -> None:
+        self._url = urlsplit(url)
+
+    def __call__(
+        self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None, key: str | None = None
+    ) -> Got:
+        sent = dict(headers or {}) | ({"Authorization": f"Bearer {key}"} if key else {})
+        with closing(http.client.HTTPConnection(self._url.netloc, timeout=20)) as connection:
+            connection.request(method, path, body, sent)
+            answer = connection.getresponse()
+            return Got(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+
+    def raw(self, request: bytes) -> bytes:
+        """Bytes as they are; all that comes back until the server closes."""
+        with socket.create_connection((self._url.hostname, self._url.port), timeout=20) as connection:
+            connection.sendall(request)
+            with connection.makefile("rb") as stream:
+                return stream.read()
+
+
+@pytest.fixture(scope="session")
+def ask(kept: Kept) -> Asker:
+    """Requests to the served home."""
+    return Asker(kept.url)
 
 
 @pytest.fixture(scope="session")
