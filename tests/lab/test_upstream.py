@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from freehold.errors import FreeholdError
-from freehold.lab.control import ask, tell
+from freehold.lab.tell import ask, tell
 from freehold.lab.upstream import Upstream, running_upstream
 
 WEIGHTS = bytes(range(256)) * 400
@@ -171,6 +171,27 @@ def test_what_is_not_there_is_refused_in_the_hubs_words(up: Upstream, path: str,
     answer = ask_for(up, path)
     assert (answer.status, answer.headers["x-error-code"]) == (status, code)
     assert answer.headers["x-error-message"]
+
+
+def test_nothing_can_be_written(up: Upstream) -> None:
+    for method, path in [
+        ("PUT", "/org/tiny/resolve/main/config.json"),
+        ("POST", "/api/models/org/tiny"),
+        ("DELETE", "/api/models/org/tiny"),
+    ]:
+        assert ask_for(up, path, method).status == 405
+    assert ask_for(up, "/api/repos/create", "POST", body="{}").status in (404, 405)
+
+
+def test_paths_info_takes_forms_and_json(up: Upstream) -> None:
+    path = "/api/models/org/tiny/paths-info/main"
+    form = ask_for(up, path, "POST", body="paths=config.json&paths=sub&paths=absent&expand=False")
+    told = ask_for(up, path, "POST", body='{"paths": ["config.json", "sub"], "expand": true}', Content_Type="application/json")
+    for answer in (form.json, told.json):
+        assert isinstance(answer, list)
+        assert [(row["type"], row["path"]) for row in answer] == [("file", "config.json"), ("directory", "sub")]
+    assert told.json[0]["lastCommit"]["id"] == up.head("org/tiny")  # type: ignore[index]
+    assert ask_for(up, path, "POST", body="x" * 2_000_000).json == [], "an oversized body is not kept"
 
 
 def test_a_gate_lets_in_the_accepted_token_only(up: Upstream) -> None:

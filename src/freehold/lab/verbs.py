@@ -45,36 +45,30 @@ class Verb:
         return self.name.replace("-", "_")
 
 
-_MODEL = Argument("repo", "text", "The model, as org/name.", required=True, positional=True)
+def _must(name: str, help_: str) -> Argument:
+    return Argument(name, "text", help_, required=True, positional=True)
+
+
+_MODEL = _must("repo", "The model, as org/name.")
 _MAYBE = Argument("repo", "text", "The model, as org/name; all without it.", positional=True)
-_WHERE = Argument("repo", "text", "The model, as org/name or a pattern (*).", positional=True)
+_WHERE = Argument("repo", "text", "The model, as org/name or a pattern; all without it.", positional=True)
 _TIMES = Argument("times", "integer", "How many answers it spoils; for ever without it.")
 _PATH = Argument("path", "text", "Only files or URL paths that match this pattern.")
 _ACCEPT = Argument("accept", "texts", "A token that is let in (may be repeated).")
+_AT = Argument("revision", "text", "Where; main without it.")
+_AFTER = Argument("after", "integer", "Bytes of the body sent before.", required=True)
+_SPEED = Argument("bytes_per_second", "integer", "The speed.", required=True)
+_DELTA = Argument("delta", "integer", "Bytes too many, or too few if negative.", required=True)
+_OFFSET = Argument("offset", "integer", "Which byte of the file; the middle one of what is asked without it.")
 
 VERBS: tuple[Verb, ...] = (
     Verb("delete", "Withdraw a model: it answers as if it had never been.", (_MODEL,)),
     Verb("disable", "Refuse a model to everyone, as a hub does after a complaint.", (_MODEL,)),
     Verb("hide", "Make a model private.", (_MODEL, _ACCEPT)),
-    Verb(
-        "gate",
-        "Ask for permission: files only with an accepted token.",
-        (_MODEL, _ACCEPT, Argument("mode", "text", "auto or manual.")),
-    ),
+    Verb("gate", "Give files for an accepted token only.", (_MODEL, _ACCEPT, Argument("mode", "text", "auto or manual."))),
     Verb("ungate", "Take the gate away.", (_MODEL,)),
-    Verb(
-        "rename",
-        "Move a model; the old name redirects.",
-        (_MODEL, Argument("to", "text", "The new name.", required=True, positional=True)),
-    ),
-    Verb(
-        "add-token",
-        "Make a token known to the origin.",
-        (
-            Argument("token", "text", "The token.", required=True, positional=True),
-            Argument("user", "text", "Whose it is.", required=True, positional=True),
-        ),
-    ),
+    Verb("rename", "Move a model; the old name redirects.", (_MODEL, _must("to", "The new name."))),
+    Verb("add-token", "Make a token known to the origin.", (_must("token", "The token."), _must("user", "Whose it is."))),
     Verb(
         "mutate",
         "Change a file's bytes under the same name.",
@@ -87,31 +81,11 @@ VERBS: tuple[Verb, ...] = (
     Verb(
         "relicense",
         "Change the license in the card and the LICENSE file.",
-        (
-            _MODEL,
-            Argument("license_", "text", "The new license's tag.", required=True, positional=True),
-            Argument("text", "text", "The new LICENSE text."),
-        ),
+        (_MODEL, _must("license_", "The new license's tag."), Argument("text", "text", "The new LICENSE text.")),
     ),
     Verb("rewrite", "Rewrite the history: all old commits are gone.", (_MODEL,)),
-    Verb(
-        "tag",
-        "Set a tag.",
-        (
-            _MODEL,
-            Argument("name", "text", "Its name.", required=True, positional=True),
-            Argument("revision", "text", "Where; main without it."),
-        ),
-    ),
-    Verb(
-        "branch",
-        "Set a branch.",
-        (
-            _MODEL,
-            Argument("name", "text", "Its name.", required=True, positional=True),
-            Argument("revision", "text", "Where; main without it."),
-        ),
-    ),
+    Verb("tag", "Set a tag.", (_MODEL, _must("name", "Its name."), _AT)),
+    Verb("branch", "Set a branch.", (_MODEL, _must("name", "Its name."), _AT)),
     Verb("refresh", "Take over what changed in the folder.", (_MAYBE,)),
     Verb(
         "fail",
@@ -124,37 +98,15 @@ VERBS: tuple[Verb, ...] = (
             _PATH,
         ),
     ),
-    Verb(
-        "slow",
-        "Send bodies slowly.",
-        (_WHERE, Argument("bytes_per_second", "integer", "The speed.", required=True), _TIMES, _PATH),
-    ),
-    Verb(
-        "cut",
-        "Close the connection within the body.",
-        (_WHERE, Argument("after", "integer", "Bytes sent before.", required=True), _TIMES, _PATH),
-    ),
+    Verb("slow", "Send bodies slowly.", (_WHERE, _SPEED, _TIMES, _PATH)),
+    Verb("cut", "Close the connection within the body.", (_WHERE, _AFTER, _TIMES, _PATH)),
     Verb(
         "stall",
         "Stop sending within the body, connection open.",
-        (
-            _WHERE,
-            Argument("after", "integer", "Bytes sent before."),
-            Argument("seconds", "number", "For how long."),
-            _TIMES,
-            _PATH,
-        ),
+        (_WHERE, _AFTER, Argument("seconds", "number", "For how long; 60 without it."), _TIMES, _PATH),
     ),
-    Verb(
-        "corrupt",
-        "Send one wrong byte.",
-        (_WHERE, Argument("offset", "integer", "Which byte of the file; the middle without it."), _TIMES, _PATH),
-    ),
-    Verb(
-        "mislength",
-        "Say a wrong Content-Length.",
-        (_WHERE, Argument("delta", "integer", "Bytes too many, or too few if negative.", required=True), _TIMES, _PATH),
-    ),
+    Verb("corrupt", "Send one wrong byte.", (_WHERE, _OFFSET, _TIMES, _PATH)),
+    Verb("mislength", "Say a wrong Content-Length.", (_WHERE, _DELTA, _TIMES, _PATH)),
     Verb("ignore-range", "Answer ranged requests with the whole file.", (_WHERE, _TIMES, _PATH)),
     Verb("heal", "Take the faults away; contents and gates stay.", (_MAYBE,)),
     Verb("restore", "Back to how it was at the start: contents, gates, faults.", (_MAYBE,)),

@@ -107,6 +107,7 @@ class Origin:
         token = bearer[7:].strip() if bearer.lower().startswith("bearer ") else None
         query = Query(address, self._base, url, parse_fields(request.url.query), token, form)
         try:
+            _only_reading(request, address)
             if address.action == "cdn":
                 return self._bytes(request, query)
             if address.action == "resolve":
@@ -239,6 +240,11 @@ async def _gone(receive: Receive) -> None:
     """Returns when the client has left."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _only_reading(request: HttpRequest, address: Address) -> None:
+    if request.method not in ("GET", "HEAD") and (request.method, address.action) != ("POST", "paths-info"):
+        raise Refused(405, None, "This origin is for reading only", {"Allow": "GET, HEAD"})
 
 
 async def _body(request: HttpRequest) -> bytes:
