@@ -13,7 +13,7 @@ from freehold.app import House, house
 from freehold.errors import FreeholdError
 from freehold.flows import events, keys, models
 from freehold.flows.pull import pull
-from freehold.flows.verify import verify
+from freehold.flows.verify import rebuild, verify
 from freehold.lab.models import make_model
 from freehold.nouns.caller import Caller, Scope
 
@@ -98,9 +98,20 @@ def test_verify_names_the_file_whose_bytes_rotted_and_a_new_pull_heals_it(home: 
     found = verify(home.parts, home.caller, "acme/tiny")
     assert [d.files for d in found.damaged] == [("acme/tiny: model.safetensors",)]
     assert len(found.damaged[0].damage.blocks) == 1
+    assert [d.damage.reason for d in verify(home.parts, home.caller).damaged] == ["blocks"]
     with pytest.raises(FreeholdError):
         b"".join(home.parts.vault.read(weights.sha256))
     pull(home.parts, home.caller, str(folder), name="acme/tiny")
+    assert verify(home.parts, home.caller).ok
+
+
+def test_a_lost_index_is_rebuilt_from_what_lies_on_disk(home: House, folder: Path) -> None:
+    pull(home.parts, home.caller, str(folder), name="acme/tiny")
+    with home.parts.vault._ground.database.write() as tx:
+        for name in ("segments", "locations", "files", "objects", "containers"):
+            tx.execute(text(f"DELETE FROM {name}"))
+    assert {d.damage.reason for d in verify(home.parts, home.caller).damaged} == {"missing"}
+    rebuild(home.parts, home.caller)
     assert verify(home.parts, home.caller).ok
 
 

@@ -16,12 +16,15 @@ _HOUR_US = 3600 * 1_000_000
 @click.option(
     "--max-age", "max_age", type=click.IntRange(0), metavar="HOURS", help="Pass over what was checked within so many hours."
 )
+@click.option("--rebuild-index", is_flag=True, help="First write the vault's index anew from what lies on disk.")
 @json_option
-def verify(model: str | None, max_age: int | None, as_json: bool) -> None:
+def verify(model: str | None, max_age: int | None, rebuild_index: bool, as_json: bool) -> None:
     """Re-read the bytes that are kept (of one MODEL, or all) and check every hash; exit code 65 if any is bad."""
     from freehold.flows import verify as flow
 
     with open_house() as house, progress(quiet=as_json) as listener:
+        if rebuild_index:
+            flow.rebuild(house.parts, house.caller, listener)
         max_age_us = None if max_age is None else max_age * _HOUR_US
         found = flow.verify(house.parts, house.caller, model, max_age_us=max_age_us, listener=listener)
     data = {

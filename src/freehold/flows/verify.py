@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from freehold.catalog import repos, revisions
+from freehold.errors import FreeholdError
 from freehold.flows.models import visible_repo
 from freehold.flows.parts import Parts
 from freehold.nouns.caller import Caller, Scope
 from freehold.nouns.digest import Digest
 from freehold.nouns.ids import RepoId
 from freehold.nouns.progress import Listener, silent
-from freehold.vault import Damage
+from freehold.vault import Damage, RebuildReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def verify(
     Also finds files that the catalog names and the vault has lost. Nothing is deleted; damaged blobs are not served."""
     caller.require(Scope.WRITE)
     names = _names(parts, caller, model)
-    damage: dict[Digest, Damage] = {d: Damage(d, "missing") for d in names if not parts.vault.has(d)}
+    damage: dict[Digest, Damage] = {d: Damage(d, "missing") for d in names if not _held(parts, d)}
     checked = bytes_ = skipped = mended = 0
     for only in sorted(set(names) - set(damage)) if model else [None]:
         report = parts.vault.verify(only, max_age_us=max_age_us, listener=listener)
@@ -54,6 +55,23 @@ def verify(
         damage |= {d.sha256: d for d in report.damage}
     damaged = tuple(Damaged(d, tuple(names.get(digest, ()))) for digest, d in sorted(damage.items()))
     return Verified(checked, bytes_, skipped, mended, damaged)
+
+
+def rebuild(parts: Parts, caller: Caller, listener: Listener = silent) -> RebuildReport:
+    """Write the vault's index anew from the sidecars on disk, for a vault.db that was lost or does not fit."""
+    caller.require(Scope.ADMIN)
+    return parts.vault.rebuild(listener=listener)
+
+
+def _held(parts: Parts, digest: Digest) -> bool:
+    """Whether the vault has the blob, damaged or not."""
+    try:
+        parts.vault.size(digest)
+    except FreeholdError as error:
+        if error.code != "vault-missing":
+            raise
+        return False
+    return True
 
 
 def _names(parts: Parts, caller: Caller, model: str | None) -> dict[Digest, list[str]]:
