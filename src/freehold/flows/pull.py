@@ -211,7 +211,12 @@ def decide(findings: tuple[Finding, ...]) -> tuple[Admission, str]:
     grave = [f for f in findings if f.severity == Severity.CRITICAL]
     if not grave:
         return Admission.ADMITTED, "no critical finding"
-    return Admission.QUARANTINED, "; ".join(str(f.detail.get("message", f.kind)) for f in grave)[:1000]
+    return Admission.QUARANTINED, "; ".join(_sentence(f) for f in grave)[:1000]
+
+
+def _sentence(finding: Finding) -> str:
+    path, message = str(finding.detail.get("path", "")), str(finding.detail.get("message", finding.kind))
+    return message if path in message else f"{path}: {message}"
 
 
 def _publish(

@@ -33,14 +33,15 @@ from freehold.nouns.progress import Listener, Progress, silent
 from freehold.nouns.reference import HubReference
 from freehold.vault import Part
 
-_CHUNK = 1 << 20
+#: What a connection that breaks off may cost at most: bytes on their way are handed over in pieces of this size.
+_CHUNK = 64 * 1024
 _SHA = re.compile(r"[0-9a-f]{40}")
 _SHORTEST = 7
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 #: Tries in a row that may bring next to nothing before a transfer is given up.
 _BARREN = 4
 #: Fewer bytes than this are next to nothing.
-_WORTH = 64 * 1024
+_WORTH = 256 * 1024
 #: How hubs say that they do not have a route.
 _NOT_OFFERED = frozenset(
     {"keep-repo-not-found", "keep-revision-not-found", "keep-file-gone", "keep-forbidden", "keep-gated", "keep-hub-invalid"}
