@@ -107,7 +107,7 @@ class LlamaCppEngine:
         self._load_seconds = load_seconds
         self._restarts = restarts or Restarts()
         self._loopback = loopback
-        self._lock = asyncio.Lock()
+        self._starting: asyncio.Task[_Running] | None = None
         self._slots = asyncio.Semaphore(deployment.slots)
         self._running: _Running | None = None
         self._crashes: deque[float] = deque()
@@ -130,10 +130,12 @@ class LlamaCppEngine:
 
     async def close(self) -> None:
         self._closed = True
-        async with self._lock:
-            running, self._running = self._running, None
-            if running is not None:
-                await running.stop()
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
+        running, self._running = self._running, None
+        if running is not None:
+            await running.stop()
 
     async def healthy(self) -> bool:
         running = self._running
@@ -199,44 +201,57 @@ class LlamaCppEngine:
         }
         tally = ExactTally(self._deployment.model, chat=chat)
         async with self._slots:
-            running = await self._alive()
-            try:
-                frames = ask(running.http, running.base + path, running.headers, body, read_timeout=900.0)
-                async with contextlib.aclosing(frames):
-                    async for frame in frames:
-                        for chunk in tally.end() if frame is None else tally.feed(frame):
-                            yield chunk
-            except Refusal as refusal:
-                raise self._translate(refusal) from refusal
-            except FreeholdError as error:
-                raise await self._explain(running, error) from error
+            for attempt in (1, 2):
+                running = await self._alive()
+                try:
+                    frames = ask(running.http, running.base + path, running.headers, body, read_timeout=900.0)
+                    async with contextlib.aclosing(frames):
+                        async for frame in frames:
+                            for chunk in tally.end() if frame is None else tally.feed(frame):
+                                yield chunk
+                except Refusal as refusal:
+                    raise self._translate(refusal) from refusal
+                except FreeholdError as error:
+                    explained = await self._explain(running, error)
+                    # It had died before it was asked, only nobody had noticed yet: the next one is asked instead.
+                    if attempt == 2 or error.code != "net-unreachable" or explained.code != "engines-crashed":
+                        raise explained from error
+                else:
+                    return
 
     async def _alive(self) -> _Running:
-        """The running child, started again if it has died."""
-        if self._running is not None and self._running.child.exit is None and not self._closed:
+        """The running child; if there is none or it died, the next one, started once for all who wait."""
+        if self._closed:
+            raise self._unavailable("was stopped")
+        if self._running is not None and self._running.child.exit is None:
             return self._running
-        async with self._lock:
-            if self._closed:
-                raise self._unavailable("was stopped")
-            if self._running is not None and self._running.child.exit is None:
-                return self._running
-            if self._running is not None:
-                dead, self._running = self._running, None
-                await dead.stop()
-                await self._pause(asyncio.get_running_loop().time())
-            self._running = await self._launch()
-            self._starts += 1
-            return self._running
+        if self._starting is None or self._starting.done():
+            self._starting = asyncio.create_task(self._revive(), name=f"start {self._deployment.model}")
+            # Whoever asked may have left; then nobody else looks at how it ended.
+            self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
+        try:
+            return await asyncio.shield(self._starting)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._closed or (task is not None and task.cancelling()):
+                raise
+            raise self._unavailable("was stopped") from None
 
-    async def _pause(self, now: float) -> None:
-        """Note a crash; FreeholdError engines-unavailable if there were too many of late, else wait as long as is due."""
-        self._crashes.append(now)
+    async def _revive(self) -> _Running:
+        now = asyncio.get_running_loop().time()
+        if self._running is not None:
+            dead, self._running = self._running, None
+            await dead.stop()
+            self._crashes.append(now)
         while self._crashes and self._crashes[0] < now - self._restarts.window:
             self._crashes.popleft()
         if len(self._crashes) > self._restarts.most:
             wait = self._crashes[0] + self._restarts.window - now
             raise self._unavailable(f"crashed {len(self._crashes)} times within {self._restarts.window:g} seconds", wait)
         await asyncio.sleep(self._restarts.wait(len(self._crashes)))
+        self._running = await self._launch()
+        self._starts += 1
+        return self._running
 
     async def _launch(self) -> _Running:
         made = self._deployment

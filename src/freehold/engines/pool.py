@@ -70,7 +70,7 @@ class EnginePool:
         """
         entry = await self._enter(deployment)
         try:
-            await asyncio.shield(entry.starting)
+            await self._ready(entry, deployment)
             yield entry.engine
         finally:
             entry.leases -= 1
@@ -113,6 +113,16 @@ class EnginePool:
                 entry.leases += 1
                 return entry
             await self._change(deployment, until - loop.time())
+
+    async def _ready(self, entry: _Entry, deployment: Deployment) -> None:
+        """Wait for the start; one that the pool called off is no cancellation of who waits for it."""
+        try:
+            await asyncio.shield(entry.starting)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not entry.starting.cancelled() or (task is not None and task.cancelling()):
+                raise
+            raise FreeholdError("engines-unavailable", "the engines are being stopped", model=deployment.model) from None
 
     async def _change(self, deployment: Deployment, seconds: float) -> None:
         """Wait until something ended; FreeholdError engines-pool-full if nothing does."""

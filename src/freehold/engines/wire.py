@@ -7,6 +7,7 @@ the transport may end in the middle of a character. It does not interpret the fr
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -38,16 +39,20 @@ async def events(pieces: AsyncIterator[bytes]) -> AsyncGenerator[tuple[str, str]
 
     FreeholdError engines-malformed if an event grows beyond all measure. An event that the end cuts off is not given.
     """
-    buffer = b""
+    buffer = bytearray()
     data: list[str] = []
     field = "data"
     size = 0
     async for piece in pieces:
-        buffer += piece
-        *lines, buffer = buffer.split(b"\n")
-        size += sum(map(len, lines))
-        if len(buffer) + size > MAX_EVENT:
+        end = piece.rfind(b"\n")
+        if len(buffer) + size + len(piece) > MAX_EVENT:
             raise FreeholdError("engines-malformed", "the engine sent an event of more than 8 MB")
+        if end < 0:
+            buffer += piece
+            continue
+        lines = (bytes(buffer) + piece[:end]).split(b"\n")
+        buffer = bytearray(piece[end + 1 :])
+        size += sum(map(len, lines))
         for raw in lines:
             line = raw.rstrip(b"\r")
             if not line:
@@ -80,10 +85,13 @@ async def ask(
         async with contextlib.aclosing(response.iter()) as pieces, contextlib.aclosing(events(pieces)) as stream:
             async for field, data in stream:
                 if data.strip() == "[DONE]":
-                    # Read on to the end, so that the connection can be used again.
-                    async for _ in pieces:
-                        pass
-                    break
+                    yield None
+                    # Read on to the end, so that the connection can be used again; not every server ends.
+                    with contextlib.suppress(TimeoutError, FreeholdError):
+                        async with asyncio.timeout(1.0):
+                            async for _ in pieces:
+                                pass
+                    return
                 frame = _parse(data)
                 if field == "error" or "error" in frame:
                     raise _said(200, frame)
