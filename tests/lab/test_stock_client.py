@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from freehold.lab.models import make_model
+from freehold.lab.shape import llama_of
+from freehold.lab.tokens import VOCABULARY
 from freehold.lab.upstream import Upstream, running_upstream
 from freehold.testing.clients import HUGGINGFACE_HUB, client_python, run_client
 
@@ -39,6 +41,7 @@ repo, tag, sha = sys.argv[1:4]
 info = api.model_info(repo, files_metadata=True, securityStatus=True)
 out["info"] = [info.id, info.sha, info.card_data.license, info.gated, info.private, info.disabled, info.config["model_type"]]
 out["sizes"] = {s.rfilename: [s.size, s.lfs.sha256 if s.lfs else None] for s in info.siblings}
+out["parameters"] = api.model_info(repo, expand=["safetensors"]).safetensors.parameters
 out["expanded"] = api.model_info(repo, expand=["sha", "gated"]).sha
 out["at_tag"] = api.model_info(repo, revision=tag).sha
 out["files"] = api.list_repo_files(repo)
@@ -135,6 +138,7 @@ def test_the_stock_client_reads_everything_it_knows_to_ask(python: Path, folder:
     assert out["info"] == ["org/tiny", new, "mit", False, False, False, "llama"]
     assert out["sizes"]["model.safetensors"] == [weights.stat().st_size, before["model.safetensors"]]
     assert (out["expanded"], out["at_tag"]) == (new, old)
+    assert out["parameters"] == {"BF16": llama_of(500_000, VOCABULARY).parameters}
     assert sorted(out["files"]) == sorted(after)
     assert ["RepoFolder", "sub"] in out["tree"]
     assert out["paths"] == ["config.json", "sub"]

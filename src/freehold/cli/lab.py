@@ -95,6 +95,8 @@ def upstream(folder: Path, as_json: bool, **options: Any) -> None:
             click.echo(f"the upstream serves {len(up.models())} models of {folder}\n")
             click.echo(f"  hub       HF_ENDPOINT={up.url}")
             click.echo(f"  control   {up.control_url}  (token {up.control_token})")
+            if not up.models():
+                note(f"\nthere is no model: they lie as {folder}/ORG/NAME/files; `freehold lab model` makes one")
             note(f"\nnext: `freehold lab tell {folder} gate ORG/NAME` in another terminal; Ctrl-C stops")
         up.wait()
     if not as_json:

@@ -10,11 +10,16 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from freehold.errors import FreeholdError
+from freehold.formats.gguf import read_gguf
 from freehold.formats.git import lfs_pointer
+from freehold.formats.safetensors import read_safetensors
+from freehold.formats.source import FileSource
 from freehold.lab.address import Address
 from freehold.lab.history import Commit, Repository, folder_ids
 from freehold.lab.site import Site, Standing
@@ -214,6 +219,7 @@ def _info(site: Site, repository: Repository, stand: Standing, query: Query, *, 
         "pipeline_tag": card.get("pipeline_tag"),
         "cardData": card,
         "config": _config(site, commit),
+        **_weights(site, commit),
         "siblings": [_sibling(e, blobs=blobs) for e in commit.manifest],
         "spaces": [],
         "usedStorage": sum(e.size for e in commit.manifest),
@@ -241,6 +247,44 @@ def _config(site: Site, commit: Commit) -> dict[str, Any]:
     except ValueError:
         config = {}
     return {k: config[k] for k in ("architectures", "model_type") if k in config} if isinstance(config, dict) else {}
+
+
+def _weights(site: Site, commit: Commit) -> dict[str, Any]:
+    """What the hub reads from the headers of weight files: `safetensors` (parameters by type) and `gguf`."""
+    found: dict[str, Any] = {}
+    for entry in commit.manifest:
+        facts = _header_facts(site.blob(entry.sha256.hex), entry.path.rpartition(".")[2])
+        if "parameters" in facts:
+            counts = found.setdefault("safetensors", {"parameters": {}, "total": 0})
+            for dtype, count in facts["parameters"].items():
+                counts["parameters"][dtype] = counts["parameters"].get(dtype, 0) + count
+                counts["total"] += count
+        elif facts:
+            found.setdefault("gguf", facts)
+    return found
+
+
+@lru_cache(maxsize=256)  # by content: a blob's path is its sha256
+def _header_facts(file: Path, suffix: str) -> Mapping[str, Any]:
+    """Empty for other files and for headers that cannot be read: the hub shows nothing then."""
+    if suffix not in ("safetensors", "gguf"):
+        return {}
+    try:
+        with file.open("rb") as opened:
+            source = FileSource(opened)
+            if suffix == "safetensors":
+                counts: dict[str, int] = {}
+                for tensor in read_safetensors(source).tensors:
+                    counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.elements
+                return {"parameters": counts}
+            header = read_gguf(source)
+    except (FreeholdError, OSError):
+        return {}
+    told = header.metadata
+    arch = str(told.get("general.architecture", ""))
+    facts = {"architecture": arch, "context_length": told.get(f"{arch}.context_length")}
+    total = sum(t.elements for t in header.tensors)
+    return {"total": total} | {k: v for k, v in facts.items() if v}
 
 
 def _refs(repository: Repository, query: Query) -> dict[str, Any]:

@@ -157,7 +157,7 @@ class ModelFolder:
                 found[first.name] = first
             else:
                 found |= {f"{first.name}/{second.name}": second for second in _folders(first)}
-        return {id_: path for id_, path in found.items() if _is_id(id_)}
+        return {id_: path for id_, path in found.items() if _is_id(id_) and not id_.endswith(".part")}
 
     def load(self, id_: RepoId, folder: Path | None) -> Repository:
         """The model's history, with one commit more if its folder has changed since it was last looked at.
