@@ -18,10 +18,12 @@ import io
 import re
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from freehold.errors import FreeholdError
@@ -33,6 +35,8 @@ WEIGHTS = (".gguf", ".safetensors")
 #: A member above this size may not be more than so many times larger than its packed form.
 MAX_RATIO, RATIO_FROM = 200, 1 << 20
 MAX_MEMBERS = 100_000
+_LOCAL_HEADER = 30
+_BROKEN = (KeyError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
 _MAX_TEXT = 16 << 20
 _COMPANION = re.compile(
     r"(.*config.*\.json|tokenizer.*|vocab.*|merges\.txt|special_tokens_map\.json|added_tokens\.json|.*\.index\.json|chat_template.*"
@@ -86,7 +90,7 @@ def open_member(path: Path, name: str) -> Iterator[io.BufferedIOBase]:
         try:
             with archive.open(name) as stream:
                 yield stream  # type: ignore[misc]  # ZipExtFile is a BufferedIOBase
-        except (KeyError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        except _BROKEN as error:
             raise FreeholdError(
                 "keep-wheel-invalid", f"{path.name}: {name} cannot be unpacked: {error}", file=path.name
             ) from error
@@ -122,14 +126,21 @@ def _checked(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
         mode = info.external_attr >> 16
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
             raise _unsafe(path, f"{info.filename!r} is a link or a device")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise _unsafe(path, f"{info.filename!r} is packed as no wheel is")
         if info.flag_bits & 0x1:
             raise _unsafe(path, f"{info.filename!r} is encrypted")
         if info.file_size > RATIO_FROM and info.file_size > MAX_RATIO * max(info.compress_size, 1):
             raise _unsafe(path, f"{info.filename!r} unpacks to {info.file_size} bytes from {info.compress_size}")
         found[info.filename.lower()] = info
-    if sum(i.compress_size for i in infos) > path.stat().st_size:
+    if _overlap(infos):
         raise _unsafe(path, "its members share their bytes")
     return {info.filename: info for info in found.values()}
+
+
+def _overlap(infos: list[zipfile.ZipInfo]) -> bool:
+    spans = sorted((i.header_offset, i.header_offset + _LOCAL_HEADER + len(i.orig_filename) + i.compress_size) for i in infos)
+    return any(end > start for (_, end), (start, _) in pairwise(spans))
 
 
 def _dist_info(infos: dict[str, zipfile.ZipInfo], path: Path) -> str:
@@ -195,7 +206,7 @@ def _text(archive: zipfile.ZipFile, info: zipfile.ZipInfo | None, path: Path) ->
         raise _unsafe(path, f"{info.filename!r} has {info.file_size} bytes")
     try:
         return archive.read(info).decode("utf-8", "replace")
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+    except _BROKEN as error:
         raise FreeholdError(
             "keep-wheel-invalid", f"{path.name}: {info.filename} cannot be unpacked: {error}", file=path.name
         ) from error
