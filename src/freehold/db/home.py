@@ -110,6 +110,7 @@ class ServerLock:
             self._file.close()
             message = "another server runs on this home" + (f": {url}" if url else "")
             raise FreeholdError("server-already-running", message, url=url) from error
+        self._file.truncate(0)  # a killed server left its URL here: nobody may take it for ours
         return self
 
     def announce(self, url: str) -> None:

@@ -24,7 +24,7 @@ def running_server(app: Callable[..., Any], *, http: Any = "h11", **config: Any)
     own), `config` further settings of uvicorn. RuntimeError if it does not start or does not stop."""
     listening = socket.create_server(("127.0.0.1", 0))
     settings: dict[str, Any] = {
-        "lifespan": "on", "ws": "none", "loop": "asyncio", "log_config": None, "access_log": False, "server_header": False,
+        "lifespan": "on", "ws": "none", "loop": "asyncio", "log_config": None, "access_log": False, "server_header": False, "proxy_headers": False,
         "timeout_graceful_shutdown": 2,
     }  # fmt: skip
     server = uvicorn.Server(uvicorn.Config(app, http=http, **(settings | config)))

@@ -83,17 +83,18 @@ class Front:
 
     def _place(self, scope: Scope) -> None:
         """Set scheme, host, client and root_path as the visitor sees them. FreeholdError server-host-unknown."""
-        host = header(scope, b"host") or ""
-        match = _HOST.fullmatch(host)
+        host = header(scope, b"host")
+        match = _HOST.fullmatch(host or "")
         name = match["name"].lower() if match else ""
-        if self._settings.loopback_only and not _is_loopback(name) and name != self._public_name:
-            raise FreeholdError("server-host-unknown", f"this server does not go by {host[:100]!r}", host=host[:100])
+        ours = host is None or (name and (_is_loopback(name) or name == self._public_name))
+        if self._settings.loopback_only and not ours:
+            raise FreeholdError("server-host-unknown", f"this server does not go by {host!r}", host=host)
         prefix = self._prefix
         if self._settings.base_url or _is_loopback(scope["client"][0] if scope.get("client") else ""):
             prefix = self._forwarded(scope) or prefix
         if prefix:
             self._mount(scope, prefix)
-        shown = header(scope, b"host") or host
+        shown = header(scope, b"host") or ""
         if not _HOST.fullmatch(shown):
             server = scope.get("server") or ("localhost", None)
             shown = f"{server[0]}:{server[1]}" if server[1] else str(server[0])
@@ -148,9 +149,12 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = [*message.get("headers", ()), (b"x-request-id", self.id.encode())]
-            present = {bytes(name).lower() for name, _ in headers}
-            message = {**message, "headers": headers + [pair for pair in _SAFE if pair[0] not in present]}
+            headers = list(message.get("headers", ()))
+            present = {bytes(name).lower(): bytes(value) for name, value in headers}
+            own = present.get(b"x-request-id")  # a face may know the request by an id of its own: one id, the same in the log
+            self.id = own.decode("latin-1") if own else self.id
+            more = [pair for pair in ((b"x-request-id", self.id.encode()), *_SAFE) if pair[0] not in present]
+            message = {**message, "headers": headers + more}
         else:
             self.sent += message.get("count") or len(message.get("body", b""))
         await self._send(message)

@@ -16,8 +16,10 @@ from freehold.app import House
 from freehold.errors import FreeholdError
 from freehold.flows import serving
 from freehold.flows.parts import Parts
+from freehold.web import console, openai
 from freehold.web.asgi import Answer, App, Receive, Scope, Send, json_answer, redirect
 from freehold.web.front import Front, FrontSettings, is_loopback_host
+from freehold.web.hub import ROUTES as HUB_ROUTES
 from freehold.web.hub import hub
 from freehold.web.logs import ServerLog
 
@@ -25,11 +27,27 @@ from freehold.web.logs import ServerLog
 THREADS = 8
 _ICON = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#2f6f4f" d="M8 1 1 7v8h5v-5h4v5h5V7z"/></svg>'
 
+_ROUTES = (
+    ("GET, HEAD", "/", "To the console."),
+    ("GET, HEAD", "/healthz", "200 while the home can be read."),
+    ("GET, HEAD", "/v1/models", "Models that can be chatted with."),
+    ("GET, HEAD", "/v1/models/{model}", "One of them."),
+    ("POST", "/v1/chat/completions", "A chat answer, streamed or whole, metered."),
+    ("POST", "/v1/completions", "A completion of plain text, streamed or whole, metered."),
+    ("GET", "/-/", "Console: the models that are kept."),
+    ("GET", "/-/models/{id}", "Console: what one model is."),
+    ("GET", "/-/chat", "Console: chat."),
+    ("GET", "/-/keys", "Console: keys."),
+    ("GET", "/-/usage", "Console: what was used."),
+    ("GET", "/-/events", "Console: what happened."),
+    ("GET", "/-/login", "Console: log in with a key."),
+)
+
 
 def build(house: House) -> App:
     """The server of `house` as an ASGI application with lifespan."""
     settings = house.settings.server
-    faces: dict[str, App] = {"": hub(house.parts), "-": _face("console", house), "v1": _face("openai", house)}
+    faces: dict[str, App] = {"": hub(house.parts), "-": Router(console.routes(house)), "v1": Router(openai.routes(house))}
     front = FrontSettings(house.parts.base_url, is_loopback_host(settings.host), settings.max_body_bytes)
     log = ServerLog(house.parts.home.logs)
     served = Front(_Faces(house.parts, faces), front, log)
@@ -43,14 +61,9 @@ def build(house: House) -> App:
     return app
 
 
-def _face(name: str, house: House) -> App:  # TEMPORARY while faces land
-    import importlib
-
-    try:
-        return Router(importlib.import_module(f"freehold.web.{name}").routes(house))
-    except (ImportError, AttributeError) as error:
-        print("TEMPORARY", name, error)
-        return Router([])
+def route_table() -> list[tuple[tuple[str, ...], str, str]]:
+    """(methods, path, what it is) of the routes of the port that clients and people use, for the reference."""
+    return [(tuple(methods.split(", ")), path, what) for methods, path, what in (*_ROUTES, *HUB_ROUTES)]
 
 
 class _Faces:

@@ -182,7 +182,7 @@ def test_a_long_tree_is_paged_and_pages_stay_on_the_commit_they_began_with(ask: 
         == hashlib.sha1(
             b"tree 34\x00100644 er.txt\x00" + bytes.fromhex(next(r["oid"] for r in rows if r["path"] == "notes/deep/er.txt"))
         ).hexdigest()
-    )  # noqa: S324
+    )
 
 
 def test_lists_search_sort_and_page(ask: Any) -> None:
