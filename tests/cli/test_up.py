@@ -151,7 +151,7 @@ def test_a_running_transfer_may_end_after_the_signal_and_new_ones_are_refused(tm
             got = answer.read(1000)
             server.process.send_signal(signal.SIGTERM)
             time.sleep(0.5)
-            with pytest.raises(OSError, match="refused|reset"):
+            with pytest.raises(OSError, match=r"refused|reset"):
                 socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=5).close()
             got += answer.read()
         assert got == data
