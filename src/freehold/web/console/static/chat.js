@@ -1,0 +1,159 @@
+// The chat page with scripts: the same form, its answer read as a stream. Everything a model says is set as text.
+"use strict";
+
+document.addEventListener("DOMContentLoaded", () => {
+  const form = document.getElementById("ask");
+  if (!form || !window.ReadableStream) return;
+  const talk = document.getElementById("talk");
+  const template = document.getElementById("turn");
+  const state = document.getElementById("state");
+  const failure = document.getElementById("failure");
+  const send = document.getElementById("send");
+  const stop = document.getElementById("stop");
+  const text = form.elements.text;
+  let running = null;
+
+  document.getElementById("how").textContent = "Enter sends, Shift+Enter makes a new line.";
+
+  function addTurn(role, who, said) {
+    const item = template.content.firstElementChild.cloneNode(true);
+    item.classList.add(role);
+    item.querySelector("h2").textContent = who;
+    item.querySelector(".said").textContent = said;
+    talk.append(item);
+    return item;
+  }
+
+  function atEnd() {
+    return window.innerHeight + window.scrollY >= document.documentElement.scrollHeight - 80;
+  }
+
+  function fail(told) {
+    failure.replaceChildren();
+    const strong = document.createElement("strong");
+    strong.textContent = told.message;
+    failure.append(strong, ` ${told.hint || ""}`);
+    failure.hidden = false;
+  }
+
+  function busy(on) {
+    send.disabled = on;
+    stop.hidden = !on;
+    form.elements.model.disabled = on;
+  }
+
+  async function* events(response) {
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      rest += value;
+      for (let end; (end = rest.indexOf("\n\n")) >= 0; rest = rest.slice(end + 2)) {
+        const [kind, data] = rest.slice(0, end).split("\n");
+        yield { kind: kind.slice(7), data: JSON.parse(data.slice(6)) };
+      }
+    }
+  }
+
+  async function refusal(response) {
+    try {
+      return await response.json();
+    } catch {
+      return { message: `The server answered ${response.status}.`, hint: "Load the page again." };
+    }
+  }
+
+  async function read(response, item) {
+    const said = item.querySelector(".said");
+    const meter = item.querySelector(".meter");
+    let answer = "";
+    let thought = null;
+    for await (const { kind, data } of events(response)) {
+      const follow = atEnd();
+      if (kind === "text") {
+        answer += data.text;
+        said.append(data.text);
+      } else if (kind === "thought") {
+        thought ??= think(said);
+        thought.append(data.text);
+      } else if (kind === "end") {
+        meter.textContent = data.meter;
+        meter.hidden = false;
+        state.textContent = `Answered: ${data.meter}`;
+        item.dataset.complete = "";
+      } else {
+        fail(data);
+      }
+      item.dataset.answer = answer;
+      if (follow) item.scrollIntoView({ block: "end" });
+    }
+  }
+
+  // Thinking that some models do aloud before they answer: kept apart, folded, and out of the conversation.
+  function think(said) {
+    const details = document.createElement("details");
+    const summary = document.createElement("summary");
+    const pre = document.createElement("p");
+    summary.textContent = "Thinking";
+    pre.className = "hint said";
+    details.append(summary, pre);
+    said.before(details);
+    return pre;
+  }
+
+  async function ask() {
+    const question = text.value.trim();
+    if (!question || running) return;
+    const model = form.elements.model.value;
+    const body = new URLSearchParams(new FormData(form));
+    const history = JSON.parse(form.elements.history.value || "[]");
+    failure.hidden = true;
+    const asked = addTurn("user", "You", question);
+    const item = addTurn("assistant", model, "");
+    item.setAttribute("aria-busy", "true");
+    item.scrollIntoView({ block: "end" });
+    state.textContent = `${model} is answering`;
+    text.value = "";
+    running = new AbortController();
+    busy(true);
+    let kept = false;
+    try {
+      const response = await fetch(form.dataset.stream, {
+        method: "POST", body, signal: running.signal, headers: { Accept: "text/event-stream" }, credentials: "same-origin",
+      });
+      if (response.ok) await read(response, item); else fail(await refusal(response));
+      kept = Boolean(item.dataset.answer);
+      if (response.ok && !("complete" in item.dataset) && failure.hidden) {
+        fail({ message: "The answer broke off.", hint: "Send the question again." });
+      }
+    } catch (error) {
+      kept = Boolean(item.dataset.answer);
+      if (error.name === "AbortError") {
+        item.querySelector(".meter").textContent = "Stopped. What was generated until then stands in the usage.";
+        item.querySelector(".meter").hidden = false;
+        state.textContent = "Stopped";
+      } else {
+        fail({ message: "The server cannot be reached.", hint: "Is it running? Nothing was lost: send the question again." });
+      }
+    } finally {
+      item.removeAttribute("aria-busy");
+      running = null;
+      busy(false);
+    }
+    if (kept) {
+      history.push({ role: "user", content: question }, { role: "assistant", content: item.dataset.answer });
+      form.elements.history.value = JSON.stringify(history);
+    } else {
+      if (!failure.hidden) { asked.remove(); item.remove(); }
+      text.value ||= question;
+    }
+    text.focus();
+  }
+
+  form.addEventListener("submit", (event) => { event.preventDefault(); ask(); });
+  stop.addEventListener("click", () => running?.abort());
+  text.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); ask(); }
+  });
+});
