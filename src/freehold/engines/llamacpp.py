@@ -323,6 +323,8 @@ class LlamaCppEngine:
         said: dict[str, Any] = json.loads(answer.result())
         if "ready" in said:
             return said
+        with contextlib.suppress(TimeoutError):  # it ends by itself, its log being written out
+            await asyncio.wait_for(child.wait_async(), 5.0)
         await child.stop_async(grace=0.5)
         if said.get("error") == "not-installed":
             raise FreeholdError("engines-not-installed", f"the engine cannot be loaded: {said.get('reason')}")

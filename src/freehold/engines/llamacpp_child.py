@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 
 def main() -> None:
@@ -69,10 +69,11 @@ def _be_first_to_go() -> None:
         return
 
 
-def _end(answers: TextIO, kind: str, reason: str) -> None:
+def _end(answers: TextIO, kind: str, reason: str) -> NoReturn:
     answers.write(json.dumps({"error": kind, "reason": reason}) + "\n")
     answers.flush()
-    os._exit(3)
+    # An ordinary end: llama.cpp logs in a thread, and the reason must still get out.
+    sys.exit(3)
 
 
 if __name__ == "__main__":

@@ -32,18 +32,20 @@ class _Tally:
         self._model = model
         self._chat = chat
         self._roles: set[int] = set()
-        self._head: dict[str, Any] = {}
+        self._latest: dict[str, Any] = {}
         self._finished = False
 
     def _chunk(self, payload: dict[str, Any], tokens: int) -> Chunk:
-        self.counts = replace(self.counts, generated=self.counts.generated + tokens)
+        if tokens:
+            was = self.counts  # spelled out: `replace` costs ten times as much, and this runs for every chunk
+            self.counts = TokenCounts(was.prompt, was.cached, was.generated + tokens, 0, was.reported, was.estimated)
         payload["model"] = self._model
         for choice in payload.get("choices") or () if self._chat else ():
             index = choice.get("index", 0)
             if index not in self._roles:
                 self._roles.add(index)
                 choice["delta"] = {"role": "assistant", **(choice.get("delta") or {})}
-        self._head = {k: v for k, v in payload.items() if k in ("id", "object", "created", "model", "system_fingerprint")}
+        self._latest = payload
         return Chunk(payload, tokens, so_far=self.counts)
 
     def _last(self) -> Chunk:
@@ -54,7 +56,8 @@ class _Tally:
             "total_tokens": counts.prompt + counts.generated,
             "prompt_tokens_details": {"cached_tokens": counts.cached},
         }
-        return Chunk({**self._head, "choices": [], "usage": usage}, 0, usage=counts, so_far=counts)
+        head = {k: v for k, v in self._latest.items() if k in ("id", "object", "created", "model", "system_fingerprint")}
+        return Chunk({**head, "choices": [], "usage": usage}, 0, usage=counts, so_far=counts)
 
     def _require_finish(self) -> None:
         if not self._finished:
@@ -163,8 +166,14 @@ def _check_choices(choices: Any) -> None:
     """FreeholdError engines-malformed unless every choice has the shape that the rest relies on."""
     fine = isinstance(choices, list)
     for choice in choices if fine else ():
-        fine = fine and isinstance(choice, dict) and type(choice.get("index", 0)) is int
-        fine = fine and all(isinstance(choice.get(name), dict | None) for name in ("delta", "message"))
+        if (
+            not isinstance(choice, dict)
+            or type(choice.get("index", 0)) is not int
+            or not isinstance(choice.get("delta"), dict | None)
+            or not isinstance(choice.get("message"), dict | None)
+        ):
+            fine = False
+            break
     if not fine:
         raise FreeholdError("engines-malformed", "the engine sent a frame whose choices are none")
 
@@ -172,10 +181,12 @@ def _check_choices(choices: Any) -> None:
 def _texts(frame: dict[str, Any]) -> int:
     """How many of the frame's choices hold anything but a role."""
 
-    def has_text(choice: dict[str, Any]) -> bool:
+    count = 0
+    for choice in frame["choices"]:
         delta = choice.get("delta")
-        if isinstance(delta, dict):
-            return any(value for key, value in delta.items() if key != "role")
-        return bool(choice.get("text"))
-
-    return sum(1 for choice in frame["choices"] if has_text(choice))
+        if not isinstance(delta, dict):
+            delta = {"text": choice.get("text")}
+        # The usual frame has content and nothing else: that is looked at first.
+        if delta.get("content") or any(value for key, value in delta.items() if key != "role"):
+            count += 1
+    return count
