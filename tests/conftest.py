@@ -27,7 +27,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  
     """In CI a test that was "not run" has failed: .ci/run installs what is needed."""
     outcome = yield
     report = outcome.get_result()
-    if report.skipped and os.environ.get("FREEHOLD_CI") == "1":
+    if report.skipped and os.environ.get("CI") == "true":
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         if "not run:" in reason:
             report.outcome = "failed"
@@ -38,6 +38,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees the settings, the home or the tokens of whoever runs it."""
     for name in list(os.environ):
-        if name.startswith("FREEHOLD_") and name != "FREEHOLD_CI" or name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HOME"):
+        if (name.startswith("FREEHOLD_") and not name.startswith("FREEHOLD_TEST_")) or name in (
+            "HF_TOKEN",
+            "HF_ENDPOINT",
+            "HF_HOME",
+        ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("FREEHOLD_HOME", str(tmp_path / "home"))

@@ -19,7 +19,16 @@ from freehold.errors import FreeholdError
 
 PREFIX = "FREEHOLD_"
 #: Environment names with this prefix that are not settings.
-OTHER_NAMES = frozenset({"FREEHOLD_HOME", "FREEHOLD_FAILPOINTS", "FREEHOLD_FAILPOINT_LOG", "FREEHOLD_KEY", "FREEHOLD_DEBUG"})
+OTHER_NAMES = frozenset(
+    {
+        "FREEHOLD_HOME",
+        "FREEHOLD_FAILPOINTS",
+        "FREEHOLD_FAILPOINT_LOG",
+        "FREEHOLD_LAB_TOKEN",
+        "FREEHOLD_DEBUG",
+        "FREEHOLD_TEST_DATA",
+    }
+)
 
 
 def _doc(default: Any, text: str) -> Any:
