@@ -112,3 +112,23 @@ def test_disk_full_is_named(tmp_path: Path) -> None:
             tx.execute(text("INSERT INTO principals (uuid, kind, name, created_at) VALUES (:u, 'user', :n, 1)"), values)
     assert caught.value.code == "db-disk-full"
     database.close()
+
+
+def test_the_data_version_changes_with_every_commit_of_this_process_or_another(tmp_path: Path) -> None:
+    """Caches live by it: a commit that goes unseen is a stale answer, a read that counts is a cache that never hits."""
+    one = open_database(tmp_path / "catalog.db", "catalog", lambda: 1)
+    other = open_database(tmp_path / "catalog.db", "catalog", lambda: 1)
+    try:
+        seen = one.data_version()
+        with one.read() as tx:
+            tx.execute(text("SELECT count(*) FROM repos"))
+        assert one.data_version() == seen
+        for number, writer in enumerate((one, other, one)):
+            with writer.write() as tx:
+                sql = "INSERT INTO principals (uuid, kind, name, created_at) VALUES (:u, 'user', :u, 1)"
+                tx.execute(text(sql), {"u": str(number)})
+            assert one.data_version() != seen
+            seen = one.data_version()
+    finally:
+        one.close()
+        other.close()

@@ -68,7 +68,7 @@ def list_models(parts: Parts, caller: Caller) -> list[ModelSummary]:
     """All models that the caller may see, by name."""
     caller.require(Scope.READ)
     with parts.catalog.read() as tx:
-        return [_summary(tx, repo) for repo in repos.list_repos(tx) if _visible(caller, repo) and revisions.list_refs(tx, repo)]
+        return [_summary(tx, repo) for repo in repos.list_repos(tx) if visible(caller, repo) and revisions.list_refs(tx, repo)]
 
 
 def show_model(parts: Parts, caller: Caller, name: str, revision: str = "main") -> ModelView:
@@ -118,12 +118,13 @@ def remove_model(parts: Parts, caller: Caller, name: str) -> Removed:
 def visible_repo(tx: Connection, caller: Caller, repo_id: RepoId) -> Repo:
     """The repository, if the caller may see it; one that may not be seen answers exactly as an absent one."""
     repo = repos.get_repo(tx, repo_id)
-    if not _visible(caller, repo):
+    if not visible(caller, repo):
         raise FreeholdError("catalog-repo-not-found", f"no {repo_id.kind} {repo_id} in this house", repo=str(repo_id))
     return repo
 
 
-def _visible(caller: Caller, repo: Repo) -> bool:
+def visible(caller: Caller, repo: Repo) -> bool:
+    """Whether the caller may know that the repository exists."""
     return not repo.private or caller.may(Scope.ADMIN)
 
 
