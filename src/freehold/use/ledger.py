@@ -194,13 +194,16 @@ def owners(tx: Connection) -> list[str]:
     return [row.owner for row in tx.execute(_OWNERS)]
 
 
-def list_usage(tx: Connection, *, since: int | None = None, until: int | None = None, limit: int = 100) -> list[UsageRecord]:
-    """Newest first, by the moment of admission; since <= at < until."""
+def list_usage(
+    tx: Connection, *, since: int | None = None, until: int | None = None, limit: int = 100, principal: str | None = None
+) -> list[UsageRecord]:
+    """Newest first, by the moment of admission; since <= at < until; of one principal or of all."""
     sql = (
         "SELECT * FROM usage WHERE at >= COALESCE(:since, at) AND at < COALESCE(:until, at + 1) "
-        "ORDER BY at DESC, id DESC LIMIT :limit"
+        "AND principal = COALESCE(:principal, principal) ORDER BY at DESC, id DESC LIMIT :limit"
     )
-    return [_record(row) for row in tx.execute(text(sql), {"since": since, "until": until, "limit": limit})]
+    values = {"since": since, "until": until, "limit": limit, "principal": principal}
+    return [_record(row) for row in tx.execute(text(sql), values)]
 
 
 def _book(tx: Connection, reservation: Reservation, cost: int, outcome: Outcome, at: int) -> int:

@@ -71,6 +71,16 @@ class LedgerWriter:
         future.add_done_callback(release)
 
 
+def end_dead(database: Database, folder: Path, clock: Clock) -> list[UsageRecord]:
+    """End what dead processes left open; the records made. Writes only if there is something to end."""
+    with database.read() as tx:
+        found = ledger.owners(tx)
+    if all(is_alive(folder, owner) for owner in found):
+        return []
+    with database.write() as tx:
+        return ledger.recover(tx, lambda owner: is_alive(folder, owner), clock())
+
+
 _LOCK = threading.Lock()
 _WRITERS: weakref.WeakKeyDictionary[Database, LedgerWriter] = weakref.WeakKeyDictionary()
 

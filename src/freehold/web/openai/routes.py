@@ -26,7 +26,7 @@ from freehold.nouns.ids import uuid7
 from freehold.web.asgi import Message, Receive, Scope, Send, bearer, json_answer
 from freehold.web.front import read_body
 from freehold.web.openai.errors import error_answer, error_body
-from freehold.web.openai.presence import WhileConnected
+from freehold.web.presence import WhileConnected
 
 #: A client that takes no byte for so long counts as gone, since it holds an engine's slot.
 STALL_SECONDS = 60.0
