@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -76,8 +77,15 @@ def call_client(
     seconds = time.monotonic() - began
     if done.exit.ok and lines:
         return ClientRun(True, json.loads(lines[-1]), "", seconds)
-    last = [line for line in done.tail.splitlines() if line.strip()]
-    return ClientRun(False, {}, last[-1].strip() if last else str(done.exit), seconds)
+    return ClientRun(False, {}, _complaint(done.tail) or str(done.exit), seconds)
+
+
+def _complaint(output: str) -> str:
+    """The client's exception and the first sentence of its message."""
+    for line in reversed(output.splitlines()):
+        if found := re.match(r"(?:\w+\.)*(\w*(?:Error|Exception|Interrupt))(?:: (.*))?$", line.strip()):
+            return f"{found[1]}: {found[2].split('. ')[0]}" if found[2] else found[1]
+    return ""
 
 
 def chat_client(parts: Parts, url: str, key: str, model: str, prompt: str, max_tokens: int) -> ClientRun:
