@@ -24,7 +24,7 @@ from freehold.catalog.repos import Repo
 from freehold.catalog.revisions import Revision
 from freehold.engines.remote import RemoteEngine
 from freehold.errors import FreeholdError
-from freehold.flows.models import FACTS, visible_repo
+from freehold.flows.models import FACTS, visible, visible_repo
 from freehold.flows.parts import Parts
 from freehold.nouns.caller import Caller, Scope
 from freehold.nouns.files import FileEntry, Manifest
@@ -138,7 +138,7 @@ def _list_kept(parts: Parts, caller: Caller) -> list[_Kept]:
     found: list[_Kept] = []
     with parts.catalog.read() as tx:
         for repo in repos.list_repos(tx):
-            if repo.private and not caller.may(Scope.ADMIN):
+            if not visible(caller, repo):
                 continue
             seen: set[str] = set()
             names = [ref.name.partition("/")[2] for ref in revisions.list_refs(tx, repo) if not ref.name.startswith("pr/")]

@@ -100,8 +100,8 @@ def open_gateway(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
     """Make a served home: `settings` are FREEHOLD_SECTION__KEY names; the rest changes every deployment (pace, slots ...)."""
     with ExitStack() as stack:
 
-        def make(settings: dict[str, str] | None = None, **deployed: Any) -> Gateway:
-            return stack.enter_context(_serving(tmp_path / "home", settings or {}, deployed))
+        def make(settings: dict[str, str] | None = None, *, home: Path | None = None, **deployed: Any) -> Gateway:
+            return stack.enter_context(_serving(home or tmp_path / "home", settings or {}, deployed))
 
         yield make
 
