@@ -170,3 +170,56 @@ def test_leaving_early_closes_the_connection_so_that_the_server_notices(tmp_path
             await asyncio.wait_for(gone.wait(), 5)
 
     asyncio.run(story())
+
+
+def test_a_kept_connection_that_was_closed_over_there_is_replaced_but_a_new_one_that_breaks_is_not_tried_again() -> None:
+    async def story() -> None:
+        bodies: list[bytes] = []
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                await reader.readuntil(b"\r\n\r\n")
+                bodies.append(await reader.readexactly(1))
+                if bodies[-1] != b"x":
+                    # Says nothing of closing, and closes.
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+                    await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        place = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server, AsyncHttp(Guard({place}, proxies={})) as http:
+            for _ in range(20):
+                async with http.request("POST", f"http://{place}/", body=b"a") as response:
+                    assert await response.read(10) == b"hi"
+            assert bodies == [b"a"] * 20, "no request was sent twice"
+            with pytest.raises(FreeholdError) as caught:
+                async with http.request("POST", f"http://{place}/", body=b"x"):
+                    pass
+            assert caught.value.code == "net-cut"
+            assert bodies.count(b"x") == 1
+
+    asyncio.run(story())
+
+
+def test_a_client_that_is_closed_while_an_answer_is_read_cuts_it(tmp_path: Path) -> None:
+    async def story() -> None:
+        async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_unix_server(trickle, tmp_path / "s")
+        http = AsyncHttp(Guard(), unix_socket=tmp_path / "s")
+        async with server:
+            async with http.request("GET", "http://engine/") as response:
+                pieces = response.iter()
+                assert await anext(pieces) == b"abc"
+                await http.close()
+                with pytest.raises(FreeholdError) as caught:
+                    await anext(pieces)
+                assert caught.value.code == "net-cut"
+            await asyncio.sleep(0.02)
+
+    asyncio.run(story())

@@ -28,7 +28,7 @@ def test_no_text_makes_the_parser_or_the_redaction_fail_otherwise(text: str) -> 
         try:
             target = parse_url(candidate)
         except FreeholdError as error:
-            assert error.code == "net-url-invalid"  # noqa: PT017 - the other branch is the common one
+            assert error.code == "net-url-invalid"
         else:
             assert parse_url(target.url).origin == target.origin
 
