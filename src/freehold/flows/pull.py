@@ -11,6 +11,7 @@ It does not watch upstream, and it does not serve what it took in.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,7 +92,7 @@ def pull(
         asked = _with_version(source, asked)
     params = {"reference": str(asked), "endpoint": redact(where), "name": name}
     identity = json.dumps(params, sort_keys=True)
-    with claimed(parts.catalog, parts.clock, parts.home.run, "pull", params, identity) as claim:
+    with _disk_told(parts), claimed(parts.catalog, parts.clock, parts.home.run, "pull", params, identity) as claim:
         resolved = _kept_package(parts, asked, keep_as) if isinstance(asked, PypiReference) else None
         resolved = resolved or source.resolve(asked, listener)
         pulled = _kept(parts, caller, resolved)
@@ -101,6 +102,17 @@ def pull(
             pulled = _take_in(parts, caller, claim, source, resolved, listener)
         source.forget(resolved)
         return pulled
+
+
+@contextmanager
+def _disk_told(parts: Parts) -> Iterator[None]:
+    """What the operating system says of the home's disk at a step that has no words of its own for it."""
+    try:
+        yield
+    except OSError as error:
+        code = "vault-disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "vault-io"
+        message = f"the home's disk failed while a model was taken in: {error.strerror or error}"
+        raise FreeholdError(code, message, path=parts.home.path) from error
 
 
 def _source(parts: Parts, asked: Reference, where: str, token: str | None, name: RepoId | None) -> Source[Any]:

@@ -107,7 +107,7 @@ def _was_here(job: Job) -> bool:
 
 def _fail(database: Database, clock: Clock, job: Job, error: dict[str, Any]) -> None:
     """Note the failure; if even that fails (a full disk), the failure itself is what counts."""
-    with contextlib.suppress(FreeholdError), database.write() as tx:
+    with contextlib.suppress(FreeholdError, OSError), database.write() as tx:
         jobs.fail_job(tx, job, clock(), error)
 
 

@@ -37,7 +37,7 @@ _AWAY = re.compile(
     r"connection broken|Failed to establish a new connection|Max retries exceeded|Name or service not known|ProxyError|"
     r"Temporary failure in name resolution|ReadTimeoutError|ConnectTimeoutError|Connection refused|"
     r"ConnectionResetError|IncompleteRead|ConnectionError|NetworkConnectionError|connection error|HTTP error 5\d\d|"
-    r"5\d\d Server Error|SSLError|Could not connect|timed out",
+    r"5\d\d Server Error|SSLError|Could not connect|timed out|not enough bytes were received|incomplete-download",
     re.IGNORECASE,
 )
 _REFUSED = re.compile(r"HTTP error 40[13]|40[13] Client Error|401 Error")
