@@ -17,7 +17,7 @@ Functions over a ledger transaction. It does not know tokens' makers: counts com
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, Row, text
 
@@ -155,7 +155,7 @@ def note(tx: Connection, reservation: Reservation, counts: TokenCounts, first_to
     values = {
         "id": reservation.id, "first": first_token_us, "at": at,
     }  # fmt: skip
-    tx.execute(_NOTE, values | asdict(counts))
+    tx.execute(_NOTE, values | _columns(counts))
 
 
 def close(tx: Connection, reservation: Reservation, ending: Ending, at: int) -> UsageRecord:
@@ -170,7 +170,7 @@ def close(tx: Connection, reservation: Reservation, ending: Ending, at: int) -> 
         "model": terms.model, "engine": terms.engine, "outcome": ending.outcome, "reason": ending.reason,
         "first": ending.first_token_us, "cost": cost, "currency": terms.price.currency,
     }  # fmt: skip
-    tx.execute(_RECORD, values | asdict(counts))
+    tx.execute(_RECORD, values | _columns(counts))
     return UsageRecord(
         id_, reservation.at, terms.principal, terms.model, terms.engine, counts, ending.outcome, at,
         ending.first_token_us, cost, terms.price.currency, reservation.id, ending.reason,
@@ -254,6 +254,13 @@ def _record(row: Row[tuple[object, ...]]) -> UsageRecord:
         row.id, row.at, row.principal, row.model, row.engine, _counts(row), Outcome(row.outcome), row.finished_at,
         row.first_token_us, row.cost, row.currency, row.reservation, row.reason,
     )  # fmt: skip
+
+
+def _columns(counts: TokenCounts) -> dict[str, int]:
+    return {
+        "prompt": counts.prompt, "cached": counts.cached, "generated": counts.generated, "delivered": counts.delivered,
+        "reported": int(counts.reported), "estimated": int(counts.estimated),
+    }  # fmt: skip
 
 
 def _counts(row: Row[tuple[object, ...]]) -> TokenCounts:
