@@ -69,7 +69,7 @@ def test_a_stream_ends_with_what_the_ledger_has(console: Any) -> None:
 
 def test_a_failure_before_the_first_word_is_a_status_with_code_and_hint(console: Any) -> None:
     browser = console.browser("chat")
-    unknown = browser.post("/-/chat/stream", _fields(browser, "hello", model="lab/none"))
+    unknown = browser.post("/-/chat/stream", _fields(browser, "hello", model="lab/none"), Accept="text/event-stream")
     assert unknown.status == 404
     assert json.loads(unknown.text)["code"] == "use-model-not-found"
     page = browser.post("/-/chat", _fields(browser, "hello there", model="lab/none"))

@@ -62,6 +62,11 @@ async def stream(request: Request, form: Form) -> Response:
     return _Stream(request, _body(form, _turns(form), True))
 
 
+def refusal(error: FreeholdError) -> Response:
+    """A failure as the page's script reads it."""
+    return JSONResponse(_told(error), error.row.http)
+
+
 class _Stream(Response):
     """The answer as it comes. A browser that leaves ends the generation, and what it used is on record by then."""
 
@@ -79,11 +84,10 @@ class _Stream(Response):
                         await self._send(send, *event)
                 await self._end(send, "end", {"meter": _meter(said.record)})
         except FreeholdError as error:
-            told = {"code": error.code, "message": error.message, "hint": error.hint}
             if not self._begun:
-                await JSONResponse(told, error.row.http)(scope, receive, send)
-            elif error.code != "use-client-stalled":
-                await self._end(send, "failed", told)
+                raise
+            if error.code != "use-client-stalled":
+                await self._end(send, "failed", _told(error))
 
     async def _start(self, send: Send) -> None:
         self._begun = True
@@ -100,6 +104,10 @@ class _Stream(Response):
 
     async def _end(self, send: Send, kind: str, data: dict[str, Any]) -> None:
         await self._send(send, kind, data, more=False)
+
+
+def _told(error: FreeholdError) -> dict[str, str]:
+    return {"code": error.code, "message": error.message, "hint": error.hint}
 
 
 def _event(payload: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from freehold.errors import FreeholdError
-from freehold.web.console.visitor import check_form
+from freehold.web.console.visitor import check_form, visitor
 from freehold.web.front import read_body
 
 _MEDIA = "application/x-www-form-urlencoded"
@@ -47,11 +47,11 @@ def get(path: str, answer: Callable[[Request], Response], *, name: str) -> Route
     return Route(path, looked, name=name)
 
 
-def post(path: str, answer: Callable[[Request, Form], Response], *, name: str) -> Route:
-    """The route that answers a form: read and checked first."""
+def post(path: str, answer: Callable[[Request, Form], Response], *, name: str, anyone: bool = False) -> Route:
+    """The route that answers a form: read and checked first. Only for who has a session, unless it is for `anyone`."""
 
     async def guarded(request: Request) -> Response:
-        return await asyncio.to_thread(answer, request, await checked_form(request))
+        return await asyncio.to_thread(answer, request, await checked_form(request, anyone))
 
     return Route(path, guarded, methods=["POST"], name=name)
 
@@ -60,13 +60,17 @@ def post_async(path: str, answer: Callable[[Request, Form], Awaitable[Response]]
     """The same for an answer that streams."""
 
     async def guarded(request: Request) -> Response:
-        return await answer(request, await checked_form(request))
+        return await answer(request, await checked_form(request, anyone=False))
 
     return Route(path, guarded, methods=["POST"], name=name)
 
 
-async def checked_form(request: Request) -> Form:
-    """The form, if this visitor was given it. Raises console-form-refused, server-bad-request, server-too-large."""
+async def checked_form(request: Request, anyone: bool) -> Form:
+    """The form, if this visitor was given it.
+
+    Raises access-key-missing, console-form-refused, server-bad-request, server-too-large."""
+    if not anyone and not visitor(request).known:
+        raise FreeholdError("access-key-missing", "your session has ended, or never began", hint="Log in, then do it again.")
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != _MEDIA:
         raise FreeholdError("server-bad-request", f"a form must be sent as {_MEDIA}, not {media or 'nothing'}")

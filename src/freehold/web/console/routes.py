@@ -46,7 +46,7 @@ def _routes() -> list[BaseRoute]:
     found: list[BaseRoute] = [
         get("/", models.index, name="models"),
         get("/login", login.show, name="login"),
-        post("/login", login.enter, name="enter"),
+        post("/login", login.enter, name="enter", anyone=True),
         post("/logout", login.leave, name="leave"),
         Route("/chat", chat.show, name="chat"),
         post_async("/chat", chat.answer, name="answer"),
@@ -73,6 +73,8 @@ async def _failed(request: Request, error: Exception) -> Response:
         if "hx-request" in request.headers:
             return Response(status_code=401, headers={"HX-Redirect": target})
         return RedirectResponse(target, 303)
+    if "text/event-stream" in request.headers.get("accept", ""):
+        return chat.refusal(error)
     part = request.headers.get("hx-target")
     if part:
         return await asyncio.to_thread(render, request, "_failed.html", error.row.http, error=error, target=part)

@@ -32,7 +32,7 @@ document.addEventListener("DOMContentLoaded", () => {
     failure.replaceChildren();
     const strong = document.createElement("strong");
     strong.textContent = told.message;
-    failure.append(strong, ` ${told.hint || ""}`);
+    failure.append(strong, ` ${(told.hint || "").replaceAll("`", "")}`);
     failure.hidden = false;
   }
 
@@ -64,20 +64,41 @@ document.addEventListener("DOMContentLoaded", () => {
     }
   }
 
-  async function read(response, item) {
-    const said = item.querySelector(".said");
-    const meter = item.querySelector(".meter");
-    let answer = "";
-    let thought = null;
-    for await (const { kind, data } of events(response)) {
+  // Text is written once a frame, however fast it comes: a page that lays itself out for each token cannot be stopped.
+  function writer(item, node) {
+    const text = node.appendChild(document.createTextNode(""));
+    let waiting = "";
+    const flush = () => {
+      if (!waiting) return;
       const follow = atEnd();
+      text.appendData(waiting);
+      waiting = "";
+      if (follow) item.scrollIntoView({ block: "end" });
+    };
+    return {
+      flush,
+      write(more) {
+        if (!waiting) requestAnimationFrame(flush);
+        waiting += more;
+      },
+    };
+  }
+
+  async function read(response, item) {
+    const meter = item.querySelector(".meter");
+    const said = writer(item, item.querySelector(".said"));
+    let thought = null;
+    let answer = "";
+    for await (const { kind, data } of events(response)) {
       if (kind === "text") {
         answer += data.text;
-        said.append(data.text);
+        item.dataset.answer = answer;
+        said.write(data.text);
       } else if (kind === "thought") {
-        thought ??= think(said);
-        thought.append(data.text);
+        thought ??= writer(item, think(item.querySelector(".said")));
+        thought.write(data.text);
       } else if (kind === "end") {
+        said.flush();
         meter.textContent = data.meter;
         meter.hidden = false;
         state.textContent = `Answered: ${data.meter}`;
@@ -85,8 +106,6 @@ document.addEventListener("DOMContentLoaded", () => {
       } else {
         fail(data);
       }
-      item.dataset.answer = answer;
-      if (follow) item.scrollIntoView({ block: "end" });
     }
   }
 
