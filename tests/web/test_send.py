@@ -279,3 +279,18 @@ def test_the_file_position_of_others_is_not_needed(connect: Connect, kernel_app:
     got[1] += second.read()
     assert got[0] == blob.read_bytes()
     assert got[1] == blob.read_bytes()[1000:19000000]
+
+
+@pytest.mark.parametrize("http_class", [SendfileProtocol, "h11"])
+def test_small_answers_do_not_wait_for_the_clients_acknowledgements(connect: Connect, blob: Path, http_class: Any) -> None:
+    """Headers and body leave as two writes; with Nagle's algorithm on, each answer takes 40 ms, as the control shows."""
+    with running_server(App(blob), http=http_class, nodelay=False) as url:
+        connection = connect(url)
+        took = []
+        for _ in range(15):
+            began = time.monotonic()
+            connection.request("GET", "/small")
+            connection.getresponse().read()
+            took.append(time.monotonic() - began)
+        connection.close()
+    assert (sorted(took)[7] < 0.035) is (http_class is SendfileProtocol), took

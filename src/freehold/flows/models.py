@@ -118,9 +118,14 @@ def remove_model(parts: Parts, caller: Caller, name: str) -> Removed:
 def visible_repo(tx: Connection, caller: Caller, repo_id: RepoId) -> Repo:
     """The repository, if the caller may see it; one that may not be seen answers exactly as an absent one."""
     repo = repos.get_repo(tx, repo_id)
-    if not visible(caller, repo):
-        raise FreeholdError("catalog-repo-not-found", f"no {repo_id.kind} {repo_id} in this house", repo=str(repo_id))
+    require_visible(caller, repo, repo_id)
     return repo
+
+
+def require_visible(caller: Caller, repo: Repo, asked: RepoId) -> None:
+    """FreeholdError catalog-repo-not-found, word for word as if there were none."""
+    if not visible(caller, repo):
+        raise FreeholdError("catalog-repo-not-found", f"no {asked.kind} {asked} in this house", repo=str(asked))
 
 
 def visible(caller: Caller, repo: Repo) -> bool:

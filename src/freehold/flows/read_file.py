@@ -19,8 +19,9 @@ from freehold.catalog import facts, repos, revisions
 from freehold.catalog.repos import Repo
 from freehold.catalog.revisions import Ref, Revision
 from freehold.errors import FreeholdError
-from freehold.flows.models import FACTS, LICENSE, visible_repo
+from freehold.flows.models import FACTS, LICENSE, require_visible, visible, visible_repo
 from freehold.flows.parts import Parts
+from freehold.flows.shelf import Listing
 from freehold.formats.git import FOLDER, TreeEntry, lfs_pointer, tree_oid
 from freehold.nouns.caller import Caller, Scope
 from freehold.nouns.files import FileEntry, FileExtent, Manifest
@@ -78,7 +79,7 @@ def list_repos(
         return [
             repo
             for repo in repos.list_repos(tx, kind)
-            if (not repo.private or caller.may(Scope.ADMIN))
+            if visible(caller, repo)
             and needle in str(repo.id).lower()
             and (not owner or (repo.id.namespace or "").lower() == owner)
         ]
@@ -154,14 +155,36 @@ def open_file(parts: Parts, caller: Caller, repo_id: RepoId, revision: str, path
     caller.require(Scope.READ)
     with parts.catalog.read() as tx:
         repo, found = _admitted(tx, caller, repo_id, revision)
-        if repo.gated and caller.principal == "anonymous":
-            raise FreeholdError("hub-gated", f"the files of {repo.id} are given only to callers with a key", repo=str(repo.id))
+        _require_ungated(caller, repo)
         try:
             entry = revisions.find_entry(tx, found, path)
         except FreeholdError as error:
             error.context["commit"] = found.commit.sha
             raise
     return OpenFile(repo.id, found.commit.sha, entry)
+
+
+def read_listing(parts: Parts, caller: Caller, repo_id: RepoId, revision: str) -> Listing:
+    """A revision with all its files, for the shelf. It may be one that nobody is given: `open_listed` decides."""
+    caller.require(Scope.READ)
+    with parts.catalog.read() as tx:
+        repo = visible_repo(tx, caller, repo_id)
+        found = revisions.resolve(tx, repo, revision)
+        files = {entry.path: entry for entry in revisions.get_manifest(tx, found)}
+        return Listing(repo, found, *facts.decision(tx, found), files)
+
+
+def open_listed(caller: Caller, repo_id: RepoId, listing: Listing, path: str) -> OpenFile:
+    """`open_file` from a listing on the shelf, without a look at the catalog. Raises the same."""
+    caller.require(Scope.READ)
+    require_visible(caller, listing.repo, repo_id)
+    _require_admitted(listing.repo, listing.revision, listing.state, listing.reason)
+    _require_ungated(caller, listing.repo)
+    entry = listing.files.get(path)
+    if entry is None:
+        message, commit = f"the revision has no file {path!r}", listing.revision.commit.sha
+        raise FreeholdError("catalog-entry-not-found", message, path=path, commit=commit)
+    return OpenFile(listing.repo.id, listing.revision.commit.sha, entry)
 
 
 def open_bytes(parts: Parts, opened: OpenFile, offset: int, length: int) -> list[OpenRange | Iterator[bytes]]:
@@ -217,11 +240,19 @@ def _begun(chunks: Iterator[bytes]) -> Iterator[bytes]:
 def _admitted(tx: Connection, caller: Caller, repo_id: RepoId, name: str) -> tuple[Repo, Revision]:
     repo = visible_repo(tx, caller, repo_id)
     found = revisions.resolve(tx, repo, name)
-    state, reason = facts.decision(tx, found)
+    _require_admitted(repo, found, *facts.decision(tx, found))
+    return repo, found
+
+
+def _require_admitted(repo: Repo, found: Revision, state: Admission, reason: str) -> None:
     if state is not Admission.ADMITTED:
         message = f"{repo.id} at {found.commit.sha[:12]} is {state}" + (f": {reason}" if reason else "")
         raise FreeholdError("hub-quarantined", message, repo=str(repo.id), revision=found.commit.sha)
-    return repo, found
+
+
+def _require_ungated(caller: Caller, repo: Repo) -> None:
+    if repo.gated and caller.principal == "anonymous":
+        raise FreeholdError("hub-gated", f"the files of {repo.id} are given only to callers with a key", repo=str(repo.id))
 
 
 def _info(tx: Connection, repo: Repo, found: Revision) -> RepoInfo:

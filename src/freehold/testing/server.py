@@ -19,13 +19,14 @@ _START_SECONDS = 10.0
 
 
 @contextmanager
-def running_server(app: Callable[..., Any], *, http: Any = "h11", **config: Any) -> Iterator[str]:
+def running_server(app: Callable[..., Any], *, http: Any = "h11", nodelay: bool = True, **config: Any) -> Iterator[str]:
     """The server's URL, without a final slash. `http` is the protocol class (freehold.web.send.SendfileProtocol for the product's
-    own), `config` further settings of uvicorn. RuntimeError if it does not start or does not stop."""
+    own), `nodelay` as TCP has it, `config` further settings of uvicorn. RuntimeError if it does not start or does not stop."""
     listening = socket.create_server(("127.0.0.1", 0))
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(nodelay))  # accepted connections inherit it
     settings: dict[str, Any] = {
-        "lifespan": "on", "ws": "none", "loop": "asyncio", "log_config": None, "access_log": False, "server_header": False, "proxy_headers": False,
-        "timeout_graceful_shutdown": 2,
+        "lifespan": "on", "ws": "none", "loop": "asyncio", "log_config": None, "access_log": False, "server_header": False,
+        "proxy_headers": False,        "timeout_graceful_shutdown": 2,
     }  # fmt: skip
     server = uvicorn.Server(uvicorn.Config(app, http=http, **(settings | config)))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="test server", daemon=True)

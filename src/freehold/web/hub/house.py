@@ -14,6 +14,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from freehold.errors import FreeholdError
 from freehold.flows.keys import identify
 from freehold.flows.parts import Parts
+from freehold.flows.shelf import Shelf
 from freehold.nouns.caller import Caller
 from freehold.nouns.ids import RepoId, RepoKind
 from freehold.web.asgi import Scope, bearer
@@ -30,12 +31,20 @@ class HubHouse:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
+        self.shelf = Shelf(parts)
         self._fetching: dict[tuple[str, str], asyncio.Future[None]] = {}
         self._transfers = threading.BoundedSemaphore(_TRANSFERS)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`work` in the loop's executor."""
         return await asyncio.get_running_loop().run_in_executor(None, lambda: work(*args, **kwargs))
+
+    async def caller(self, scope: Scope) -> Caller:
+        """Who sent the request; only a key needs a look at the catalog."""
+        token = bearer(scope)
+        found = identify(self.parts, None, "hub") if token is None else await self.run(identify, self.parts, token, "hub")
+        scope["freehold.principal"] = found.principal
+        return found
 
     async def ask(self, scope: Scope, flow: Callable[Concatenate[Parts, Caller, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a flow as whoever sent the request, in the executor."""

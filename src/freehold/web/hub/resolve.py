@@ -1,20 +1,17 @@
 """HEAD and GET of /{id}/resolve/{revision}/{path}: one file, whole or in part.
 
-One executor job identifies the caller, resolves the name and opens the bytes; the event loop then only sends. A file of a
+A name that was just looked up is answered from the shelf on the event loop; what blocks happens in the executor. A file of a
 model is shown to browsers as harmless text or a download, never as a page of this origin: the console lives on the same one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
 from freehold.flows import read_file
-from freehold.flows.parts import Parts
 from freehold.flows.read_file import OpenFile, OpenRange
-from freehold.nouns.caller import Caller
 from freehold.nouns.ids import RepoId
 from freehold.web.asgi import Answer, Header, Receive, Scope, Send, header, redirect, safe_header
 from freehold.web.hub.answers import same_repo
@@ -29,61 +26,53 @@ _TEXT = {".json": "application/json", ".md": "text/plain", ".txt": "text/plain",
          ".yml": "text/plain", ".toml": "text/plain", ".py": "text/plain", ".csv": "text/plain", "": "text/plain"}  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class _Sendable:
-    """What goes out: either `small`, the whole body, or `pieces`."""
-
-    opened: OpenFile
-    part: ByteRange | None
-    small: bytes | None
-    pieces: list[OpenRange | Iterator[bytes]]
-    fresh: bool
-
-
 async def resolve(house: HubHouse, url: HubUrl, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer one request. Raises FreeholdError before anything was sent."""
     repo, revision = url.repo_id, url.revision or read_file.MAIN
-    found = await house.ask_repo(scope, repo, revision, _prepare, scope, revision, url.path)
-    opened = found.opened
-    try:
-        if not same_repo(repo, opened.id):
-            await _moved(scope, url, opened)(scope, receive, send)
-            return
-        headers = _headers(opened)
-        if found.fresh:
-            await Answer(304, b"", headers)(scope, receive, send)
-            return
-        length = opened.entry.size if found.part is None else found.part.stop - found.part.start
-        if found.part is not None:
-            headers.append((b"content-range", found.part.content_range.encode()))
-        headers.append((b"content-length", str(length).encode()))
-        status = 200 if found.part is None else 206
-        if found.small is not None or scope["method"] == "HEAD":
-            await Answer(status, found.small or b"", headers)(scope, receive, send)
-            return
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send_pieces(scope, receive, send, [_piece(p) for p in found.pieces])
-    finally:
-        read_file.close_bytes(found.pieces)
-
-
-def _prepare(parts: Parts, caller: Caller, repo: RepoId, scope: Scope, revision: str, path: str) -> _Sendable:
-    """Everything that blocks, in one job."""
-    opened = read_file.open_file(parts, caller, repo, revision, path)
-    none: list[OpenRange | Iterator[bytes]] = []
+    opened = await _open(house, scope, repo, revision, url.path)
     if not same_repo(repo, opened.id):
-        return _Sendable(opened, None, None, none, fresh=False)
-    etag, size = opened.entry.etag, opened.entry.size
-    if etag_matches(header(scope, b"if-none-match"), etag):
-        return _Sendable(opened, None, None, none, fresh=True)
-    if scope["method"] == "HEAD":
-        return _Sendable(opened, None, None, none, fresh=False)
-    asked = header(scope, b"range") if range_applies(header(scope, b"if-range"), etag) else None
-    part = parse_range(asked, size)
-    start, stop = (part.start, part.stop) if part else (0, size)
-    if stop - start <= _SMALL:
-        return _Sendable(opened, part, read_file.read_bytes(parts, opened, start, stop - start), none, fresh=False)
-    return _Sendable(opened, part, None, read_file.open_bytes(parts, opened, start, stop - start), fresh=False)
+        await _moved(scope, url, opened)(scope, receive, send)
+        return
+    headers = _headers(opened)
+    if etag_matches(header(scope, b"if-none-match"), opened.entry.etag):
+        await Answer(304, b"", headers)(scope, receive, send)
+        return
+    part = _range(scope, opened)
+    start, stop = (part.start, part.stop) if part else (0, opened.entry.size)
+    headers += [(b"content-range", part.content_range.encode())] if part else []
+    headers.append((b"content-length", str(stop - start).encode()))
+    status = 206 if part else 200
+    if scope["method"] == "HEAD" or stop == start:
+        await Answer(status, b"", headers)(scope, receive, send)
+    elif stop - start <= _SMALL:
+        body = await house.run(read_file.read_bytes, house.parts, opened, start, stop - start)
+        await Answer(status, body, headers)(scope, receive, send)
+    else:
+        pieces = await house.run(read_file.open_bytes, house.parts, opened, start, stop - start)
+        try:
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send_pieces(scope, receive, send, [_piece(p) for p in pieces])
+        finally:
+            read_file.close_bytes(pieces)
+
+
+async def _open(house: HubHouse, scope: Scope, repo: RepoId, revision: str, path: str) -> OpenFile:
+    """The file, if the caller may have it: from the shelf without leaving the loop where that can be."""
+    listing = house.shelf.listing(repo, revision)
+    if listing is None and not house.shelf.is_long(repo, revision):
+        version = house.shelf.version()
+        listing = await house.ask_repo(scope, repo, revision, read_file.read_listing, revision)
+        house.shelf.put_listing(version, repo, revision, listing)
+    if listing is None:
+        return await house.ask_repo(scope, repo, revision, read_file.open_file, revision, path)
+    return read_file.open_listed(await house.caller(scope), repo, listing, path)
+
+
+def _range(scope: Scope, opened: OpenFile) -> ByteRange | None:
+    """The range asked for, if the method and If-Range let it count. FreeholdError hub-range-not-satisfiable."""
+    if scope["method"] == "HEAD" or not range_applies(header(scope, b"if-range"), opened.entry.etag):
+        return None
+    return parse_range(header(scope, b"range"), opened.entry.size)
 
 
 def _piece(piece: OpenRange | Iterator[bytes]) -> Piece:
