@@ -10,9 +10,10 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
 from freehold.db import Database
 from freehold.errors import FreeholdError
@@ -93,7 +94,7 @@ def records(database: Database) -> list[UsageRecord]:
 
 def test_work_that_waits_together_is_committed_together_and_a_failing_piece_undoes_itself_alone(database: Database) -> None:
     commits = GroupCommit(database)
-    gate = threading.Event()
+    begun, gate = threading.Event(), threading.Event()
     transactions: list[Connection] = []
 
     def work(tx: Connection, name: str) -> str:
@@ -103,7 +104,12 @@ def test_work_that_waits_together_is_committed_together_and_a_failing_piece_undo
             raise FreeholdError("use-amount-invalid", "no")
         return name
 
-    blocker = commits.submit(lambda _: gate.wait(10))
+    def block(_: Connection) -> bool:
+        begun.set()
+        return gate.wait(10)
+
+    blocker = commits.submit(block)
+    assert begun.wait(10)
     futures = {name: commits.submit(lambda tx, name=name: work(tx, name)) for name in ("a", "bad", "b")}
     gate.set()
     assert (futures["a"].result(10), futures["b"].result(10), blocker.result(10)) == ("a", "b", True)
@@ -229,10 +235,10 @@ def test_a_full_disk_fails_the_admission_with_its_code_and_admits_nothing(databa
         for _ in range(200):
             await writer.reserve(uuid7(clock()), TERMS)
 
-    def limit(tx: Connection) -> None:
-        tx.exec_driver_sql(f"PRAGMA max_page_count = {pages + 2}")
+    def limit(connection: Any, *_: object) -> None:
+        connection.execute(f"PRAGMA max_page_count = {pages + 2}").close()
 
-    writer._commits.submit(limit).result(10)
+    event.listen(database._engine, "checkout", limit)
     with pytest.raises(FreeholdError) as caught:
         asyncio.run(ask())
     assert caught.value.code == "db-disk-full"
