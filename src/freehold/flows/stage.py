@@ -110,7 +110,7 @@ def serving(parts: Parts, **settings: str) -> Iterator[Serving]:
     child = Child.start(argv, env=env | settings, on_line=lines.append)
     try:
         url = _wait_ready(child, parts)
-        announced = next((json.loads(line) for line in lines if line.startswith("{")), {})
+        announced: dict[str, Any] = next((json.loads(line) for line in lines if line.startswith("{")), {})
         yield Serving(url, announced.get("admin_key"), child.pid)
     finally:
         child.stop(grace=10.0)
