@@ -425,3 +425,37 @@ def test_with_local_only_no_hub_is_asked(tmp_path: Path, monkeypatch: pytest.Mon
     with house(str(tmp_path / "home")) as home, pytest.raises(FreeholdError) as caught:
         pull(home.parts, home.caller, "hf:acme/tiny", endpoint="http://hub.invalid")
     assert caught.value.code == "net-local-only"
+
+
+def test_a_renamed_model_is_followed_and_kept_under_the_name_that_was_asked_for(
+    home: House, upstream: Upstream, made: Path
+) -> None:
+    upstream.rename(MODEL, "acme/renamed")
+    done = pull(home.parts, home.caller, f"hf:{MODEL}", endpoint=upstream.url)
+    assert str(done.id) == MODEL
+    assert models.show_model(home.parts, home.caller, MODEL).origins[0].detail["id"] == "acme/renamed"
+    assert _kept(home) == _files(made)
+
+
+def test_a_redirect_into_the_private_network_is_not_followed_unless_it_was_named(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_upstream(made, cdn_host="localhost") as upstream:
+        upstream.add_token("hf_mine", "me")
+        with house(str(tmp_path / "one")) as home:
+            _fails("net-address-refused", home, upstream, token="hf_mine")
+        monkeypatch.setenv("FREEHOLD_HUB__UPSTREAMS", f"http://localhost:{upstream.port}")  # names it as the operator's own
+        upstream.forget()
+        with house(str(tmp_path / "two")) as home:
+            pull(home.parts, home.caller, f"hf:{MODEL}", endpoint=upstream.url, token="hf_mine")
+            assert _kept(home) == _files(made)
+        elsewhere = [r for r in upstream.requests if not r.path.startswith(("/api/", f"/{MODEL}/resolve/"))]
+        assert elsewhere
+        assert not any(r.authorized for r in elsewhere), "the token stays with the hub"
+        assert all(r.authorized for r in upstream.requests if r not in elsewhere)
+
+
+@pytest.mark.parametrize("revision", ["../main", "a b", "-x", "x" * 300, "\x00"])
+def test_a_revision_that_can_be_none_is_not_asked_for(home: House, upstream: Upstream, revision: str) -> None:
+    _fails("keep-revision-not-found", home, upstream, f"hf:{MODEL}@{revision}")
+    assert upstream.requests == []

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -150,7 +150,7 @@ def _take_in(parts: Parts, caller: Caller, claim: Claim, source: Source[Any], re
             revision.authored_at, revision.raw, taken.manifest, origin, lineage,
         ).encode()  # fmt: skip
         stored = parts.vault.put(record)
-        hold(stored.sha256)
+        hold([stored.sha256])
         failpoint("pull.manifest-stored")
         kept = _publish(
             parts, caller, resolved, replace(revision, manifest_digest=stored.sha256), origin, lineage, studied, taken
@@ -160,15 +160,15 @@ def _take_in(parts: Parts, caller: Caller, claim: Claim, source: Source[Any], re
 
 
 @contextmanager
-def _held(parts: Parts, claim: Claim) -> Iterator[Any]:
-    """A function that protects a digest from removal while this work lasts."""
+def _held(parts: Parts, claim: Claim) -> Iterator[Callable[[Iterable[Digest]], None]]:
+    """A function that protects digests from removal while this work lasts."""
     holder = f"pull:{claim.job.id}"
     digests: set[Digest] = set()
 
-    def hold(digest: Digest) -> None:
-        if digest not in digests:
-            parts.vault.lease(holder, [digest], _LEASE_US)
-            digests.add(digest)
+    def hold(more: Iterable[Digest]) -> None:
+        if new := set(more) - digests:
+            parts.vault.lease(holder, new, _LEASE_US)
+            digests.update(new)
 
     def renew() -> None:
         if digests:

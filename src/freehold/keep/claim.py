@@ -93,7 +93,8 @@ def claimed(database: Database, clock: Clock, folder: Path, kind: str, params: d
             _fail(database, clock, job, error.as_dict())
             raise
         except BaseException as error:
-            _fail(database, clock, job, {"code": "internal-bug", "message": repr(error)})
+            code = "interrupted" if isinstance(error, KeyboardInterrupt) else "internal-bug"
+            _fail(database, clock, job, {"code": code, "message": repr(error)})
             raise
         with database.write() as tx:
             jobs.finish_job(tx, job, clock())

@@ -11,7 +11,7 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class _Taking:
     """The shared state of one `take`."""
 
     def __init__(
-        self, vault: Vault, source: Source[Any], resolved: Resolved, hold: Callable[[Digest], None], listener: Listener
+        self, vault: Vault, source: Source[Any], resolved: Resolved, hold: Callable[[Iterable[Digest]], None], listener: Listener
     ) -> None:
         self.vault = vault
         self.source = source
@@ -59,7 +59,8 @@ class _Taking:
         self.fresh: dict[Digest, int] = {}
         self._listener = listener
         self._lock = threading.Lock()
-        self._done: dict[str, int] = {}
+        self._of: dict[str, int] = {}
+        self._done = 0
         self._total = resolved.size
         self._stage = "take"
 
@@ -68,15 +69,16 @@ class _Taking:
         if self.stop.is_set():
             raise _StoppedError
         with self._lock:
-            self._done[path] = done
+            self._done += done - self._of.get(path, 0)
+            self._of[path] = done
             self._stage = stage or self._stage
-            self._listener(Progress(self._stage, sum(self._done.values()), self._total, item=str(self.resolved.repo)))
+            self._listener(Progress(self._stage, self._done, self._total, item=str(self.resolved.repo)))
 
     def one(self, file: SourceFile, known: Digest | None) -> tuple[Digest, str]:
         """(sha256, git id of the bytes or of the pointer) of `file`, now in the vault."""
         digest = file.sha256 or known
         if digest is not None:
-            self.hold(digest)
+            self.hold([digest])
             if self.vault.has(digest) and self.vault.size(digest) == file.size:
                 self.passed(file.path, file.size)
                 return digest, self._git_of_kept(file, digest)
@@ -85,7 +87,7 @@ class _Taking:
                 self.source.fetch(self.resolved, file, part, lambda p: self.passed(file.path, p.done, p.stage))
             failpoint("pull.spooled")
             found, oid = _checked(part, file)
-            self.hold(found)
+            self.hold([found])
             stored = _publish(self.vault, part, found, file)
             failpoint("pull.published")
         if stored:
@@ -127,15 +129,16 @@ def take(
     resolved: Resolved,
     *,
     known: Mapping[str, Digest],
-    hold: Callable[[Digest], None],
+    hold: Callable[[Iterable[Digest]], None],
     parallel: int,
     listener: Listener,
 ) -> Taken:
     """Bring every file of `resolved` into the vault.
 
-    `known` maps git ids of small files to the SHA-256 under which they are kept already; `hold` protects a digest from removal.
+    `known` maps git ids of small files to the SHA-256 under which they are kept already; `hold` protects digests from removal.
     FreeholdError keep-hash-mismatch, vault-disk-full, vault-io, and those of the source's `fetch`.
     """
+    hold([f.sha256 for f in resolved.files if f.sha256 is not None])
     taking = _Taking(vault, source, resolved, hold, listener)
     first = {f.part_name: f for f in reversed(resolved.files)}
     found: dict[str, tuple[Digest, str]] = {}

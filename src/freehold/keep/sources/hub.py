@@ -37,6 +37,7 @@ from freehold.vault import Part
 _CHUNK = 64 * 1024
 _SHA = re.compile(r"[0-9a-f]{40}")
 _SHORTEST = 7
+_REVISION = re.compile(r"[\w][\w./@+-]{0,199}")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 #: Tries in a row that may bring next to nothing before a transfer is given up.
 _BARREN = 4
@@ -70,6 +71,8 @@ class HubSource:
         keep-token-refused, keep-rate-limited, keep-hub-unreachable, keep-hub-invalid, keep-listing-invalid, net-*."""
         listener(Progress("ask", 0, None, "steps", self._hub.host))
         what = f"model {reference.repo}" + ("" if reference.revision == "main" else f" at {reference.revision}")
+        if not _REVISION.fullmatch(reference.revision) or ".." in reference.revision:
+            raise FreeholdError("keep-revision-not-found", f"no revision can be called {reference.revision!r}")
         info, _ = self._hub.json(self._hub.api(reference.repo, "revision", reference.revision, query="blobs=true"), what)
         sha = commit_of(info, what)
         if _SHA.fullmatch(reference.revision) and reference.revision != sha:
