@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
 import http.client
 import json
+import random
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
