@@ -75,7 +75,7 @@ def house(home: str | None = None, **server_flags: Any) -> Iterator[House]:
             reserve_bytes=settings.vault.reserve_mb * _MB,
         )
         guard = Guard(_named_hosts(settings), local_only=settings.net.local_only)
-        egress = Egress(guard, patience=Patience(attempts=settings.net.retries + 1))
+        egress = Egress(guard, patience=Patience(attempts=settings.net.retries + 1), timeout=settings.net.timeout_seconds)
         stack.callback(egress.close)
         pool = EnginePool(
             guard,

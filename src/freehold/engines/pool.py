@@ -17,10 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from freehold.engines.echo import EchoEngine
 from freehold.engines.engine import Engine
-from freehold.engines.llamacpp import LlamaCppEngine
-from freehold.engines.remote import RemoteEngine
 from freehold.errors import FreeholdError
 from freehold.net.guard import Guard
 from freehold.nouns.serving import Deployment, EngineFacts, EngineKind
@@ -194,6 +191,11 @@ class EnginePool:
                     self._leave(deployment, entry)
 
     def _build(self, deployment: Deployment) -> Engine:
+        """Imported here: a command that runs no engine does not pay for loading an HTTP client."""
+        from freehold.engines.echo import EchoEngine
+        from freehold.engines.llamacpp import LlamaCppEngine
+        from freehold.engines.remote import RemoteEngine
+
         if deployment.engine is EngineKind.REMOTE:
             return RemoteEngine(deployment, guard=self._guard)
         if deployment.engine is EngineKind.ECHO:

@@ -134,11 +134,13 @@ class Egress:
         guard: Guard | None = None,
         *,
         patience: Patience | None = None,
+        timeout: float = 30.0,
         ca_file: Path | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.guard = guard or Guard()
         self._patience = patience or Patience()
+        self._timeout = timeout
         self._sleep = sleep
         self._tls = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
         self._lock = threading.Lock()
@@ -164,15 +166,15 @@ class Egress:
         *,
         headers: Mapping[str, str] | None = None,
         trusted_hosts: frozenset[str] = frozenset(),
-        timeout: float = 30.0,
+        timeout: float | None = None,
         deadline: float | None = None,
         body: bytes | None = None,
         redirects: bool = True,
     ) -> Response:
         """Ask, following redirects (or not) and waiting out a busy server; the last answer, whatever its status.
 
-        `timeout` bounds connecting (at most 10 s of it) and each wait for bytes; `deadline` the whole exchange, in
-        seconds. `trusted_hosts` are trusted for this call besides the guard's. Authorization and its like stay behind
+        `timeout` (default: the client's own) bounds connecting (at most 10 s of it) and each wait for bytes; `deadline` the
+        whole exchange, in seconds. `trusted_hosts` are trusted for this call besides the guard's. Authorization and its like stay behind
         when a redirect leaves the origin.
 
         FreeholdError net-url-invalid, net-header-invalid, net-address-refused, net-local-only, net-unreachable, net-tls,
@@ -186,7 +188,7 @@ class Egress:
         end = None if deadline is None else time.monotonic() + deadline
         history: list[Hop] = []
         while True:
-            raw = self._ask_patiently(method, target, sent, trusted_hosts, timeout, body)
+            raw = self._ask_patiently(method, target, sent, trusted_hosts, self._timeout if timeout is None else timeout, body)
             location = raw.headers.get("Location")
             if not redirects or raw.status not in _REDIRECTS or location is None:
                 return Response(raw, target, tuple(history), end)
