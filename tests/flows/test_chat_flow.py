@@ -288,3 +288,16 @@ def test_a_remote_model_is_offered_as_remote_and_its_counts_are_marked(
         assert record.counts.reported
         assert (record.counts.generated, record.counts.delivered, record.counts.prompt) == (3, 3, 3)
         assert usage.usage(near.parts, near.caller)[0].reported == 1
+
+
+def test_a_remote_that_is_down_is_not_taken_for_one_without_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREEHOLD_USE__REMOTE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("FREEHOLD_USE__ECHO", "true")
+    with house(str(tmp_path / "home")) as opened:
+
+        async def story(h: House) -> Any:
+            with pytest.raises(FreeholdError) as caught:
+                await find_deployment(h.parts, CHATTER, "far/away")
+            return [o.id for o in await list_offers(h.parts, CHATTER)], caught.value.code, await text_of(h, ASK)
+
+        assert told(opened, story) == (["echo"], "net-unreachable", "one two three")

@@ -43,7 +43,7 @@ _PART = re.compile(r"(^|/)mmproj|imatrix|-(?!0*1-of-)\d{5}-of-\d{5}\.gguf$", re.
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
 #: Taken first where a revision has several files and none was named.
 _USUAL = ("Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0", "Q5_K_M", "Q8_0")
-_REMOTE_SECONDS = 30.0
+_REMOTE_SECONDS, _RETRY_SECONDS = 30.0, 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ async def list_offers(parts: Parts, caller: Caller) -> list[Offer]:
     found = {k.offer.id: k.offer for k in kept}
     if parts.echo:
         found[ECHO] = _echo_offer()
-    for name in await _remote_names(parts):
+    for name in (await _remote_listing(parts)).names:
         found.setdefault(name, _remote_offer(name))
     return list(found.values())
 
@@ -93,7 +93,7 @@ async def find_offer(parts: Parts, caller: Caller, name: str) -> Offer:
     kept = await asyncio.to_thread(_find_kept, parts, caller, name)
     if kept:
         return kept.offer
-    if parts.remote and name in await _remote_names(parts):
+    if await _is_remote(parts, name):
         return _remote_offer(name)
     raise FreeholdError("use-model-not-found", f"no model {name!r} is offered for chat here", param="model", model=name)
 
@@ -106,7 +106,7 @@ async def find_deployment(parts: Parts, caller: Caller, name: str) -> Deployment
     deployment = await asyncio.to_thread(_deploy, parts, caller, name)
     if deployment:
         return deployment
-    if parts.remote and name in await _remote_names(parts):
+    if await _is_remote(parts, name):
         return _remote_deployment(parts, name)
     raise FreeholdError("use-model-not-found", f"no model {name!r} is offered for chat here", param="model", model=name)
 
@@ -259,22 +259,40 @@ def _signature(path: Path) -> tuple[int, int, int]:
     return (found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-_REMOTE_NAMES: dict[str, tuple[float, tuple[str, ...]]] = {}
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """What a remote last said of its models, or why it said nothing; good until `until` of the monotonic clock."""
+
+    until: float
+    names: tuple[str, ...] = ()
+    failure: FreeholdError | None = None
 
 
-async def _remote_names(parts: Parts) -> tuple[str, ...]:
-    """What the remote lists, asked at most every half minute; nothing if it cannot be reached."""
+_LISTINGS: weakref.WeakKeyDictionary[Any, _Listing] = weakref.WeakKeyDictionary()
+
+
+async def _remote_listing(parts: Parts) -> _Listing:
+    """Asked at most every half minute; after a failure, every few seconds."""
     if parts.remote is None:
-        return ()
-    asked_at, names = _REMOTE_NAMES.get(parts.remote.url, (0.0, ()))
-    if time.monotonic() - asked_at > _REMOTE_SECONDS or not names:
+        return _Listing(0.0)
+    known = _LISTINGS.get(parts.pool)
+    if known is None or time.monotonic() > known.until:
         try:
             async with parts.pool.lease(_remote_deployment(parts, "")) as engine:
                 names = tuple(await engine.models()) if isinstance(engine, RemoteEngine) else ()
-        except FreeholdError:
-            names = ()
-        _REMOTE_NAMES[parts.remote.url] = (time.monotonic(), names)
-    return names
+            known = _Listing(time.monotonic() + _REMOTE_SECONDS, names)
+        except FreeholdError as error:
+            known = _Listing(time.monotonic() + _RETRY_SECONDS, failure=error)
+        _LISTINGS[parts.pool] = known
+    return known
+
+
+async def _is_remote(parts: Parts, name: str) -> bool:
+    """Whether the remote offers `name`; its failure, if it cannot be asked: the model may well be there."""
+    found = await _remote_listing(parts)
+    if found.failure is not None:
+        raise FreeholdError(found.failure.code, found.failure.message, hint=found.failure.hint, **found.failure.context)
+    return name in found.names
 
 
 def _remote_deployment(parts: Parts, name: str) -> Deployment:

@@ -56,7 +56,9 @@ class Meter:
     def handed(self, chunk: Chunk) -> None:
         """The transport has taken the chunk."""
         self._delivered += chunk.tokens
+        if not self._delivered:
+            return
         now = self._clock()
-        if self._delivered and now - self._noted_at >= NOTE_EVERY_US:
+        if now - self._noted_at >= NOTE_EVERY_US:
             self._noted_at = now
             self._note(self.counts, self.first_token_us)
