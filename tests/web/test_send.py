@@ -127,6 +127,14 @@ def connect() -> Iterator[Callable[[str], http.client.HTTPConnection]]:
 Connect = Callable[[str], http.client.HTTPConnection]
 
 
+def _all_closed(app: App) -> bool:
+    """Whether every file that was opened for an answer is closed again, soon."""
+    until = time.monotonic() + 10
+    while app.open and time.monotonic() < until:
+        time.sleep(0.01)
+    return app.open == 0
+
+
 def test_whole_parts_and_mixtures_arrive_byte_for_byte_on_one_connection(
     connect: Connect, app_at: tuple[App, str], blob: Path
 ) -> None:
@@ -144,7 +152,7 @@ def test_whole_parts_and_mixtures_arrive_byte_for_byte_on_one_connection(
         connection.request("GET", path)
         answer = connection.getresponse()
         assert hashlib.sha256(answer.read()).digest() == hashlib.sha256(expected).digest(), path
-    assert app.open == 0
+    assert _all_closed(app)
     if app.extension[0]:
         assert SIZE in app.kernel, "the kernel's way was offered but not taken"
     else:
@@ -187,10 +195,7 @@ def test_a_client_that_leaves_frees_its_file_and_the_server_goes_on(
         client.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
         assert client.recv(1000)
         client.close()
-        until = time.monotonic() + 10
-        while app.open and time.monotonic() < until:
-            time.sleep(0.01)
-        assert app.open == 0
+        assert _all_closed(app)
     assert app.decoded < SIZE // 1000, "decoding went on for nobody"
     connection = connect(url)
     connection.request("GET", "/part/3/5")
@@ -209,10 +214,7 @@ def test_a_client_that_stops_reading_is_given_up_and_its_file_closed(
     client.connect((host.hostname, host.port))
     client.sendall(b"GET /whole HTTP/1.1\r\nHost: x\r\n\r\n")
     assert client.recv(10)
-    until = time.monotonic() + 10
-    while app.open and time.monotonic() < until:
-        time.sleep(0.02)
-    assert app.open == 0
+    assert _all_closed(app)
     client.close()
 
 
