@@ -35,7 +35,7 @@ def test_a_prompt_is_answered_on_stdout_and_metered_as_the_owners(run: Any) -> N
 
 
 def test_without_a_model_it_lists_what_can_be_talked_with(run: Any) -> None:
-    assert json.loads(run("chat", "--json").out) == [{"model": "echo", "engine": "echo", "origin": "local", "context": None}]
+    assert json.loads(run("chat", "--json").out) == [{"model": "echo", "engine": "echo", "origin": "local", "context": 4096}]
 
 
 def test_an_unknown_model_is_a_failure_with_its_code(run: Any) -> None:

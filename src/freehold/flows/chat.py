@@ -149,6 +149,8 @@ class _Story:
                     if not request.streams:
                         whole.add(chunk.payload)
                         continue
+                    if request.frame:
+                        chunk.payload.setdefault("usage", None)
                     if chunk.usage is None or request.frame:
                         yield chunk.payload
                     meter.handed(chunk)

@@ -48,8 +48,8 @@ _REMOTE_SECONDS, _RETRY_SECONDS = 30.0, 3.0
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A model under the name that callers use. `created` in UTC microseconds; `context` in tokens, None if unknown;
-    `revision` and `file` say which bytes answer, `license` what they declare (local models only)."""
+    """A model under the name that callers use. `created` in UTC microseconds; `context` in tokens as it is run here,
+    None if a remote decides; `revision` and `file` say which bytes answer, `license` what they declare (local models only)."""
 
     id: str
     engine: EngineKind
@@ -79,7 +79,7 @@ async def list_offers(parts: Parts, caller: Caller) -> list[Offer]:
     kept = await asyncio.to_thread(_list_kept, parts, caller)
     found = {k.offer.id: k.offer for k in kept}
     if parts.echo:
-        found[ECHO] = _echo_offer()
+        found[ECHO] = _echo_offer(parts)
     for name in (await _remote_listing(parts)).names:
         found.setdefault(name, _remote_offer(name))
     return list(found.values())
@@ -89,7 +89,7 @@ async def find_offer(parts: Parts, caller: Caller, name: str) -> Offer:
     """One of them, by name; FreeholdError use-model-not-found."""
     caller.require(Scope.CHAT)
     if name == ECHO and parts.echo:
-        return _echo_offer()
+        return _echo_offer(parts)
     kept = await asyncio.to_thread(_find_kept, parts, caller, name)
     if kept:
         return kept.offer
@@ -115,7 +115,7 @@ def _deploy(parts: Parts, caller: Caller, name: str) -> Deployment | None:
     kept = _find_kept(parts, caller, name)
     if kept is None:
         return None
-    context = min(parts.context, kept.offer.context or parts.context)
+    context = kept.offer.context or parts.context
     return Deployment(kept.offer.id, EngineKind.LLAMACPP, path=_materialised(parts, kept), context=context)
 
 
@@ -126,7 +126,7 @@ def _find_kept(parts: Parts, caller: Caller, name: str) -> _Kept | None:
         with parts.catalog.read() as tx:
             repo = visible_repo(tx, caller, RepoId.parse(base))
             found = revisions.resolve(tx, repo, revision or "main")
-            models = _models_of(tx, repo, found, revision)
+            models = _models_of(tx, repo, found, revision, parts.context)
     except FreeholdError as error:
         if error.code in ("catalog-id-invalid", "catalog-repo-not-found", "catalog-revision-not-found"):
             return None
@@ -146,12 +146,12 @@ def _list_kept(parts: Parts, caller: Caller) -> list[_Kept]:
                 revision = revisions.resolve(tx, repo, name)
                 if revision.commit.sha not in seen:
                     seen.add(revision.commit.sha)
-                    found += _models_of(tx, repo, revision, "" if name == "main" else name)
+                    found += _models_of(tx, repo, revision, "" if name == "main" else name, parts.context)
     return found
 
 
-def _models_of(tx: Connection, repo: Repo, revision: Revision, ref: str) -> list[_Kept]:
-    """The GGUF models of a revision; none if it is not admitted."""
+def _models_of(tx: Connection, repo: Repo, revision: Revision, ref: str, most: int) -> list[_Kept]:
+    """The GGUF models of a revision, each with a context of at most `most` tokens; none if it is not admitted."""
     if facts.admission(tx, revision) is not Admission.ADMITTED:
         return []
     files = _gguf_files(revisions.get_manifest(tx, revision))
@@ -170,7 +170,7 @@ def _models_of(tx: Connection, repo: Repo, revision: Revision, ref: str) -> list
                 engine=EngineKind.LLAMACPP,
                 created=revision.added_at,
                 owned_by=repo.id.namespace or str(repo.id),
-                context=known.get("context"),
+                context=min(most, known.get("context") or most),
                 revision=revision.commit.sha,
                 file=name,
                 license=known.get("license_declared"),
@@ -301,8 +301,8 @@ def _remote_deployment(parts: Parts, name: str) -> Deployment:
     return Deployment(name, EngineKind.REMOTE, url=parts.remote.url, api_key=parts.remote.key, context=parts.context)
 
 
-def _echo_offer() -> Offer:
-    return Offer(ECHO, EngineKind.ECHO, 0, "freehold")
+def _echo_offer(parts: Parts) -> Offer:
+    return Offer(ECHO, EngineKind.ECHO, 0, "freehold", parts.context)
 
 
 def _remote_offer(name: str) -> Offer:

@@ -58,7 +58,8 @@ def test_a_stream_ends_with_done_and_has_a_usage_frame_only_if_asked_for(gateway
     assert "".join(p["choices"][0]["delta"].get("content") or "" for p in payloads) == "one two three"
     assert [p["choices"][0]["finish_reason"] for p in payloads][-1] == "stop"
     asked = {**HELLO, "stream": True, "stream_options": {"include_usage": True}}
-    *_, usage, done = asyncio.run(_frames(gateway, asked))
+    *others, usage, done = asyncio.run(_frames(gateway, asked))
+    assert all(json.loads(other)["usage"] is None for other in others)
     assert done == "[DONE]"
     assert json.loads(usage)["choices"] == []
     assert json.loads(usage)["usage"]["total_tokens"] == 6
