@@ -296,3 +296,30 @@ def test_small_answers_do_not_wait_for_the_clients_acknowledgements(connect: Con
             took.append(time.monotonic() - began)
         connection.close()
     assert (sorted(took)[7] < 0.035) is (http_class is SendfileProtocol), took
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"GET /small HTT", b"GET /small HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /small HTTP/1.1\r\nHost: x\r\n\r\nGET /"]
+)
+def test_a_connection_that_does_not_go_on_is_closed(blob: Path, said: bytes) -> None:
+    """Nothing said, half a request, an answered one: none is held for ever."""
+    with running_server(App(blob), http=SendfileProtocol, timeout_keep_alive=1) as url:
+        host = urlsplit(url)
+        with socket.create_connection((host.hostname, host.port), timeout=5) as client:
+            began = time.monotonic()
+            client.sendall(said)
+            while client.recv(1000):
+                pass
+            assert 0.5 < time.monotonic() - began < 4
+
+
+def test_a_long_answer_is_not_cut_off_by_that(connect: Connect, blob: Path) -> None:
+    with running_server(App(blob), http=SendfileProtocol, timeout_keep_alive=1) as url:
+        connection = connect(url)
+        connection.request("GET", "/whole")
+        answer = connection.getresponse()
+        got = answer.read(1000)
+        time.sleep(1.5)
+        got += answer.read()
+        assert got == blob.read_bytes()
+        connection.close()

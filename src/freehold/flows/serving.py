@@ -38,6 +38,11 @@ def note(parts: Parts, caller: Caller, kind: str, url: str) -> None:
         append_event(tx, parts.clock(), caller.principal, kind, url, {})
 
 
+def tidy(parts: Parts) -> str:
+    """Clear away what crashes left in the vault; what was done, in words. Raises vault-*, db-*."""
+    return f"swept the vault: {parts.vault.sweep()}"
+
+
 async def stop_engines(parts: Parts) -> None:
     """Stop every engine that this server started; to be called on its event loop."""
     await parts.pool.close()

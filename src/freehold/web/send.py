@@ -133,6 +133,18 @@ class SendfileProtocol(H11Protocol):
         connection = transport.get_extra_info("socket")
         if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._await_request()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:
+            self._await_request()
+
+    def _await_request(self) -> None:
+        """A connection that says nothing, or not all of its request, ends like one that is kept alive too long."""
+        self._unset_keepalive_if_required()
+        if not self.transport.is_closing():
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         cycle = self.cycle

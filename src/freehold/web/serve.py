@@ -11,6 +11,7 @@ import errno
 import logging
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from freehold.app import House
 from freehold.errors import FreeholdError
 from freehold.flows import serving
 from freehold.web.front import is_loopback_host
+from freehold.web.logs import ServerLog
 from freehold.web.send import SendfileProtocol
 from freehold.web.server import build
 
@@ -56,6 +58,7 @@ def serve(house: House, on_ready: Callable[[Ready], None]) -> None:
             on_ready(Ready(url, parts.base_url or url, made.token if made else None))
             serving.note(parts, house.caller, "server.started", url)
             lock.announce(url)
+            threading.Thread(target=_tidy, args=(house,), name="tidy", daemon=True).start()
 
         with listening:
             asyncio.run(_Server(_config(house), ready).serve(sockets=[listening]))
@@ -108,6 +111,15 @@ def _config(house: House) -> uvicorn.Config:
         h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
         backlog=512,
     )
+
+
+def _tidy(house: House) -> None:
+    """After the start, beside the first requests; a failure is told in the log, since nobody waits for it."""
+    log = ServerLog(house.parts.home.logs)
+    try:
+        log.note(serving.tidy(house.parts))
+    except Exception as error:  # noqa: BLE001 - the server serves all the same
+        log.bug("tidy", error)
 
 
 def _listen(host: str, port: int) -> socket.socket:

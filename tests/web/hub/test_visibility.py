@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from freehold.web.hub import ROUTES as hub_routes
+
 ROUTES = {
     "info": ("GET", "/api/models/{id}"),
     "revision": ("GET", "/api/models/{id}/revision/main"),
@@ -65,6 +67,17 @@ def test_private_and_absent_cannot_be_told_apart(ask: Any, kept: Any, route: str
         headers = {k: v.replace(name, "NAME") for k, v in got.headers.items() if k != "date"}
         answers.append((got.status, headers, got.body.replace(name.encode(), b"NAME")))
     assert answers[0] == answers[1]
+
+
+def test_every_route_about_a_repository_is_in_the_matrix() -> None:
+    """A new route cannot be forgotten: the table that the reference is made from must be covered here."""
+    covered = {pattern.partition("?")[0] for _, pattern in ROUTES.values()} | {"/{id}"}  # the last one only redirects, unseen
+    listed = set()
+    for _, pattern, _ in hub_routes:
+        if "{id}" in pattern:
+            plain = pattern.replace("{revision}", "main").replace("[/{path}]", "").replace("{path}", "config.json")
+            listed |= {plain.replace("[/write]", ""), plain.replace("[/write]", "/write")}
+    assert listed - covered == set()
 
 
 def test_the_comparison_would_see_a_difference(ask: Any, kept: Any) -> None:

@@ -25,15 +25,14 @@ from freehold.web.hub import answers
 from freehold.web.hub.house import HubHouse
 from freehold.web.hub.urls import HubUrl
 
-_PAGE, _EXPANDED_PAGE = 1000, 50
-_PAGE_LIMIT = 1000
+_PAGE_LIMIT, _EXPANDED_PAGE = 1000, 50
 _TRUE = ("1", "true", "yes", "on")
 
 
 async def list_repos(house: HubHouse, url: HubUrl, scope: Scope) -> Answer:
     """GET /api/models: search, author, filter, sort (lastModified, createdAt, id), direction, limit, expand, full."""
     query = _query(scope)
-    limit = _number(query, "limit", _PAGE)
+    limit = min(_number(query, "limit", _PAGE_LIMIT), _PAGE_LIMIT)
     after = _cursor(query)
     found, more = await house.ask(scope, _page_of_repos, url, query, limit, after)
     full = _flag(query, "full") or _flag(query, "cardData")
@@ -56,14 +55,18 @@ def _page_of_repos(
         listed.reverse()
     tags = {tag.lower() for tag in query.get("filter", []) + query.get("tags", []) + query.get("library", [])}
     found: list[RepoInfo] = []
-    for passed, repo in enumerate(listed[after:]):
-        if len(found) == limit:
-            return found, passed
-        for info in read_file.describe_repos(parts, caller, [repo]):
-            known = {t.lower() for t in answers.model(info)["tags"]} | {str(answers.model(info).get("library_name"))}
-            if tags <= known:
-                found.append(info)
-    return found, 0
+    passed = after
+    while len(found) < limit and passed < len(listed):
+        some = listed[passed : passed + limit - len(found)]
+        passed += len(some)
+        found += [info for info in read_file.describe_repos(parts, caller, some) if tags <= _names(info)]
+    return found, passed - after if passed < len(listed) else 0
+
+
+def _names(info: RepoInfo) -> set[str]:
+    """What a filter may name of a model, in lower case."""
+    fields = answers.model(info)
+    return {tag.lower() for tag in fields["tags"]} | {str(fields.get("library_name", ""))}
 
 
 async def info(house: HubHouse, url: HubUrl, scope: Scope) -> Answer:
