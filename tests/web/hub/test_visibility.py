@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from freehold.web.hub import ROUTES as hub_routes
+from freehold.web import hub
 
 ROUTES = {
     "info": ("GET", "/api/models/{id}"),
@@ -73,7 +73,7 @@ def test_every_route_about_a_repository_is_in_the_matrix() -> None:
     """A new route cannot be forgotten: the table that the reference is made from must be covered here."""
     covered = {pattern.partition("?")[0] for _, pattern in ROUTES.values()} | {"/{id}"}  # the last one only redirects, unseen
     listed = set()
-    for _, pattern, _ in hub_routes:
+    for _, pattern, _ in hub.ROUTES:
         if "{id}" in pattern:
             plain = pattern.replace("{revision}", "main").replace("[/{path}]", "").replace("{path}", "config.json")
             listed |= {plain.replace("[/write]", ""), plain.replace("[/write]", "/write")}
