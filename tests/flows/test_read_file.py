@@ -50,9 +50,7 @@ def _read(opened: House, path: str, offset: int, length: int) -> bytes:
 
 
 @pytest.mark.parametrize("policy", ["scrubbed", "verify"])
-@pytest.mark.parametrize(
-    ("offset", "length"), [(0, 3_000_000), (262_143, 2), (2_999_999, 1), (5, 0)]
-)
+@pytest.mark.parametrize(("offset", "length"), [(0, 3_000_000), (262_143, 2), (2_999_999, 1), (5, 0)])
 def test_a_range_is_exact_under_either_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, offset: int, length: int
 ) -> None:
