@@ -174,8 +174,8 @@ class Egress:
         """Ask, following redirects (or not) and waiting out a busy server; the last answer, whatever its status.
 
         `timeout` (default: the client's own) bounds connecting (at most 10 s of it) and each wait for bytes; `deadline` the
-        whole exchange, in seconds. `trusted_hosts` are trusted for this call besides the guard's. Authorization and its like stay behind
-        when a redirect leaves the origin.
+        whole exchange, in seconds. `trusted_hosts` are trusted for this call besides the guard's. Authorization and its
+        like stay behind when a redirect leaves the origin.
 
         FreeholdError net-url-invalid, net-header-invalid, net-address-refused, net-local-only, net-unreachable, net-tls,
         net-timeout, net-cut, net-redirect-refused.
