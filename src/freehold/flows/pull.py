@@ -42,11 +42,13 @@ from freehold.nouns.ids import CommitId, RepoId
 from freehold.nouns.origin import Admission, Finding, Lineage, Origin, Severity
 from freehold.nouns.progress import Listener, Progress, silent
 from freehold.nouns.reference import HubReference, PypiReference, Reference, parse_reference
+from freehold.study.license import package_license
 from freehold.study.revision import Study, study_revision
 
 _MAIN = "heads/main"
 #: Version of the rule that decides on admission.
 _RULE = "admission-1"
+_MAX_METADATA = 1 << 20
 _LEASE_US = 180_000_000
 
 
@@ -193,9 +195,10 @@ def _revision(resolved: Resolved, taken: Taken) -> NewRevision:
 
 
 def _studied(parts: Parts, resolved: Resolved, revision: NewRevision, taken: Taken) -> Study:
-    stated = {"package metadata": resolved.license} if resolved.source == "pypi" and resolved.license else None
     with contextlib.closing(KeptFiles(parts.vault, taken.manifest)) as files:
-        return study_revision(f"commit:{revision.commit}", files, stated)
+        metadata = next((files[p] for p in resolved.evidence if resolved.source == "pypi" and p.endswith("METADATA")), None)
+        said = package_license(metadata.pread(0, _MAX_METADATA).decode("utf-8", "replace")) if metadata else None
+        return study_revision(f"commit:{revision.commit}", files, {"package metadata": said} if said else None)
 
 
 def _throw_away(parts: Parts, claim: Claim, taken: Taken) -> None:
@@ -386,7 +389,6 @@ def _from_house(
     origin: Origin, manifest: Manifest, found: Revision, lineage: tuple[Lineage, ...], name: RepoId | None
 ) -> Resolved:
     files = tuple(SourceFile(e.path, e.size, e.sha256, e.git_oid, e.lfs, mode=e.mode) for e in manifest)
-    metadata = origin.detail.get("metadata", {})
     return Resolved(
         source=origin.source,
         locator=origin.locator,
@@ -397,6 +399,5 @@ def _from_house(
         etag=origin.upstream_etag,
         detail={k: v for k, v in origin.detail.items() if k != "evidence"},
         lineage=lineage,
-        license=metadata.get("license-expression") or metadata.get("license"),
         evidence=tuple(origin.detail.get("evidence", {})),
     )

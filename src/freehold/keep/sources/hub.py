@@ -101,7 +101,6 @@ class HubSource:
             etag=sha,
             detail={"endpoint": self._hub.endpoint, "asked": str(reference), "revision": reference.revision, "commit": sha}
             | facts,
-            license=facts.get("card_license"),
             evidence=evidence_among(listing),
             place=str(reference.repo),
         )

@@ -155,7 +155,6 @@ class PypiSource:
             etag=f"sha256:{report.sha256}",
             detail=detail,
             lineage=lineage_in_text(contents.description),
-            license=contents.metadata.get("license-expression") or contents.metadata.get("license"),
             evidence=evidence_among(files),
             place=str(wheel),
         )

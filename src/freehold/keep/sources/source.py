@@ -80,7 +80,6 @@ class Resolved:
     etag: str | None = None
     detail: dict[str, Any] = field(default_factory=dict)
     lineage: tuple[Lineage, ...] = ()
-    license: str | None = None
     evidence: tuple[str, ...] = ()
     place: str = ""
 
