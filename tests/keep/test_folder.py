@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -114,3 +115,14 @@ def test_large_files_are_marked_as_such(folder: Path) -> None:
         file.truncate(LFS_THRESHOLD)
     by_path = {f.path: f for f in _resolve(folder).files}
     assert (by_path["large.gguf"].lfs, by_path["model.gguf"].lfs) == (True, False)
+
+
+def test_names_that_are_no_text_are_refused_as_files_and_shown_as_folders(tmp_path: Path) -> None:
+    root = Path(os.fsdecode(bytes(tmp_path) + b"/model-\xff"))
+    root.mkdir()
+    (root / "a.gguf").write_bytes(b"1")
+    resolved = _resolve(root)
+    assert resolved.locator.endswith("model-\ufffd")
+    json.dumps(resolved.detail, ensure_ascii=False).encode()
+    Path(os.fsdecode(bytes(root) + b"/b\xff.gguf")).write_bytes(b"2")
+    assert _code(root) == "keep-listing-invalid"

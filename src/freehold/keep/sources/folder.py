@@ -58,13 +58,13 @@ class FolderSource:
         listing = checked_files(files, str(root))
         return Resolved(
             source="folder",
-            locator=str(root),
+            locator=_shown(root),
             repo=self._name or _id_of(root),
             files=listing,
-            title=f"Taken from the {'folder' if root.is_dir() else 'file'} {root.name}",
+            title=f"Taken from the {'folder' if root.is_dir() else 'file'} {_shown(root).rpartition('/')[2]}",
             at=max(newest, 0),
             etag=f"tree:{_tree_of(listing)}",
-            detail={"path": str(root), "newest_change": max(newest, 0)},
+            detail={"path": _shown(root), "newest_change": max(newest, 0)},
             evidence=evidence_among(listing),
             place=str(root if root.is_dir() else root.parent),
         )
@@ -166,6 +166,11 @@ def _stat(place: Path) -> os.stat_result:
         return place.stat()
     except OSError as error:
         raise _unreadable(place, error) from error
+
+
+def _shown(path: Path) -> str:
+    """The path as text that can be written anywhere, whatever bytes the file system has."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def _unreadable(place: Path, error: OSError) -> FreeholdError:

@@ -82,9 +82,8 @@ class HubSource:
         files = sibling_files(info, what)
         if files is None:
             files = self._tree(reference.repo, sha, what)
-        listing = checked_files(
-            [replace(f, locator=self._hub.file(reference.repo, sha, f.path)) for f in files], f"{self._hub.host} ({what})"
-        )
+        checked = checked_files(files, f"{self._hub.host} ({what})")
+        listing = tuple(replace(f, locator=self._hub.file(reference.repo, sha, f.path)) for f in checked)
         facts = upstream_facts(info)
         told = self._commit(reference.repo, sha)
         title, author, at = told or ("", facts.get("author", ""), moment_of(facts.get("lastModified")) or 0)

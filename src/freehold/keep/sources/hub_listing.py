@@ -90,7 +90,7 @@ def upstream_facts(info: dict[str, Any]) -> dict[str, Any]:
     card = info.get("cardData")
     if isinstance(card, dict):
         facts |= {f"card_{n}": card[n] for n in ("license", "license_name", "license_link") if isinstance(card.get(n), str)}
-    return facts
+    return {name: _clean(value, 2000) if isinstance(value, str) else value for name, value in facts.items()}
 
 
 def commit_facts(rows: Any, sha: str) -> tuple[str, str, int] | None:
@@ -102,7 +102,12 @@ def commit_facts(rows: Any, sha: str) -> tuple[str, str, int] | None:
     authors = row.get("authors")
     first = authors[0] if isinstance(authors, list) and authors and isinstance(authors[0], dict) else {}
     author = first.get("user") or first.get("name") or ""
-    return None if at is None else (row["title"][:500], str(author)[:200], at)
+    return None if at is None else (_clean(row["title"], 500), _clean(str(author), 200), at)
+
+
+def _clean(text: str, limit: int) -> str:
+    """Text that can be written anywhere: JSON may hold halves of surrogate pairs, UTF-8 may not."""
+    return text[:limit].encode("utf-8", "replace").decode()
 
 
 def moment_of(value: Any) -> int | None:
