@@ -55,6 +55,25 @@ def test_weights_their_companions_and_the_legal_texts_are_taken_and_nothing_else
     assert found.at == 1738911774000000
 
 
+def test_a_folder_of_weights_without_code_comes_whole(tmp_path: Path) -> None:
+    files = {
+        "m/__init__.py": b"",
+        "m/notes.bin": b"",
+        "m/model/model.safetensors": b"w",
+        "m/model/modules.json": b"[]",
+        "m/model/1_Pooling/config.json": b"{}",
+        "m/model/1_Pooling/run.py": b"print()",
+        "m/model/.gitattributes": b"",
+    }
+    found = read_wheel(_wheel(tmp_path, files))
+    assert [x.path for x in found.members] == ["1_Pooling/config.json", "METADATA", "model.safetensors", "modules.json"]
+
+
+def test_weights_at_the_top_of_the_wheel_do_not_bring_the_packaging(tmp_path: Path) -> None:
+    found = read_wheel(_wheel(tmp_path, {"x.gguf": b"1", "extra/y.json": b"{}"}, license_text="MIT"))
+    assert [x.path for x in found.members] == ["LICENSE", "METADATA", "extra/y.json", "x.gguf"]
+
+
 def test_weights_in_several_folders_keep_their_folders(tmp_path: Path) -> None:
     files = {"m/models/a/x.gguf": b"1", "m/models/b/x.gguf": b"2", "m/models/b/LICENSE": b"3", "m/models/config.json": b"4"}
     found = read_wheel(_wheel(tmp_path, files, license_text="MIT"))

@@ -151,8 +151,8 @@ def _dist_info(infos: dict[str, zipfile.ZipInfo], path: Path) -> str:
 
 
 def _chosen(infos: dict[str, zipfile.ZipInfo], dist: str, path: Path) -> dict[str, zipfile.ZipInfo]:
-    """Path in the model -> member: the weights and their companions, below the folder that the weights share, and the
-    package's METADATA and legal texts beside them."""
+    """Path in the model -> member, below the folder that the weights share: the weights, their companions, and the package's
+    METADATA and legal texts. A folder of weights without Python code of its own is a model's folder and comes whole."""
     weights = [n for n in infos if n.lower().endswith(WEIGHTS) and not n.startswith(f"{dist}/")]
     if not weights:
         raise FreeholdError(
@@ -160,11 +160,15 @@ def _chosen(infos: dict[str, zipfile.ZipInfo], dist: str, path: Path) -> dict[st
         )
     folders = {PurePosixPath(name).parent for name in weights}
     root = _common(folders)
+    code = {PurePosixPath(name).parent for name in infos if name.endswith(".py")}
+    whole = folders - code
     chosen: dict[str, zipfile.ZipInfo] = {}
     for name, info in infos.items():
         here = PurePosixPath(name)
-        companion = _COMPANION.fullmatch(here.name) and not here.name.lower().endswith(_RUN)
-        if name in weights or (companion and here.parent in folders):
+        if here.parts[0] == dist or here.name.startswith(".") or here.name.lower().endswith(_RUN):
+            continue
+        companion = here.parent in folders and _COMPANION.fullmatch(here.name)
+        if name in weights or companion or not whole.isdisjoint(here.parents):
             chosen[here.relative_to(root).as_posix()] = info
     for name, info in infos.items():
         here = PurePosixPath(name)
