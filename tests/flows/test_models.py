@@ -10,12 +10,15 @@ import pytest
 from sqlalchemy import text
 
 from freehold.app import House, house
+from freehold.catalog import repos
 from freehold.errors import FreeholdError
 from freehold.flows import events, keys, models
+from freehold.flows.doctor import examine
 from freehold.flows.pull import pull
 from freehold.flows.verify import rebuild, verify
 from freehold.lab.models import make_model
 from freehold.nouns.caller import Caller, Scope
+from freehold.nouns.ids import RepoId
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +113,48 @@ def test_a_lost_index_is_rebuilt_from_what_lies_on_disk(home: House, folder: Pat
     with home.parts.vault._ground.database.write() as tx:
         for name in ("segments", "locations", "files", "objects", "containers"):
             tx.execute(text(f"DELETE FROM {name}"))
-    assert {d.damage.reason for d in verify(home.parts, home.caller).damaged} == {"missing"}
+    assert home.parts.vault.stats().files == 0
     rebuild(home.parts, home.caller)
+    held = home.parts.vault.stats().files
+    assert held > 0
     assert verify(home.parts, home.caller).ok
+
+
+def test_verify_takes_back_what_lies_on_disk_before_it_calls_anything_missing(home: House, folder: Path) -> None:
+    pull(home.parts, home.caller, str(folder), name="acme/tiny")
+    weights = models.show_model(home.parts, home.caller, "acme/tiny").manifest.find("model.safetensors")
+    path = home.parts.vault.materialise(weights.sha256)
+    for model in ("acme/tiny", None):
+        with home.parts.vault._ground.database.write() as tx:
+            for name in ("segments", "locations", "files", "objects", "containers"):
+                tx.execute(text(f"DELETE FROM {name}"))
+        found = verify(home.parts, home.caller, model)
+        assert found.ok
+        assert found.checked >= 2
+    with home.parts.vault._ground.database.write() as tx:
+        for name in ("segments", "locations", "files", "objects", "containers"):
+            tx.execute(text(f"DELETE FROM {name}"))
+    path.unlink()
+    assert [d.files for d in verify(home.parts, home.caller).damaged] == [("acme/tiny: model.safetensors",)]
+
+
+def test_the_doctor_sees_that_catalog_and_vault_do_not_belong_together(home: House, folder: Path) -> None:
+    pull(home.parts, home.caller, str(folder), name="acme/tiny")
+
+    def state() -> tuple[str, str]:
+        found = next(d for d in examine(home.parts, home.caller) if d.name == "catalog")
+        return found.state, found.detail
+
+    assert state() == ("ok", "1 models")
+    with home.parts.vault._ground.database.write() as tx:
+        for name in ("segments", "locations", "files", "objects", "containers"):
+            tx.execute(text(f"DELETE FROM {name}"))
+    assert state()[0] == "bad"
+    rebuild(home.parts, home.caller)
+    assert state()[0] == "ok"
+    with home.parts.catalog.write() as tx:
+        repos.remove_repo(tx, repos.get_repo(tx, RepoId.parse("acme/tiny")))
+    assert state()[0] == "warn"
 
 
 def test_every_flow_refuses_a_caller_without_the_scope(home: House, folder: Path) -> None:

@@ -5,6 +5,7 @@ A door: it parses, calls a flow and renders. Loading lazily keeps `freehold --he
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from typing import Any
@@ -97,6 +98,9 @@ def main(argv: list[str] | None = None) -> Any:
     except Exception as error:  # noqa: BLE001 - the last door: a bug is shown as one, with its code
         from freehold.cli.render import show_bug
 
+        if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            click.echo(f"error: the output could not be written: {error.strerror}", err=True)
+            sys.exit(74)
         show_bug(error)
         sys.exit(70)
     sys.exit(0)

@@ -10,7 +10,7 @@ import click
 from freehold.cli.render import ago, emit, json_option, note, open_house, table
 from freehold.nouns.moment import iso
 
-_LIFE = re.compile(r"(\d+)([hdw])")
+_LIFE = re.compile(r"(\d{1,6})([hdw])")
 _UNIT_US = {"h": 3600 * 1_000_000, "d": 86400 * 1_000_000, "w": 7 * 86400 * 1_000_000}
 
 
@@ -35,6 +35,8 @@ def create(name: str, scopes: tuple[str, ...], expires: str | None, as_json: boo
     """Make a key. It is shown once: only its hash is stored."""
     from freehold.flows import keys
 
+    if not name.strip() or not name.isprintable() or len(name) > 80:
+        raise click.BadParameter("1 to 80 printable characters", param_hint="--name")
     expires_at = None
     if expires:
         match = _LIFE.fullmatch(expires)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from freehold.cli.render import ago, emit, json_option, note, open_house, size, table
+from freehold.cli.render import ago, emit, json_option, note, open_house, plain, size, table
 from freehold.nouns.moment import iso
 
 if TYPE_CHECKING:
@@ -127,10 +127,16 @@ def view_data(view: ModelView) -> dict[str, Any]:
     }
 
 
+def _remark(detail: dict[str, Any]) -> str:
+    """What a finding says, with the file that it speaks of."""
+    path, message = str(detail.get("path") or ""), str(detail.get("message") or "")
+    return message if path in message else f"{path}: {message}" if message else path
+
+
 def _print_view(view: ModelView, files: bool) -> None:
     def line(label: str, value: object) -> None:
         if value not in (None, "", ()):
-            click.echo(f"  {label:<14} {value}")
+            click.echo(f"  {label:<14} {plain(value)}")
 
     f = view.facts
     click.echo(click.style(str(view.id), bold=True) + f"  {view.revision.commit}  ({', '.join(r.name for r in view.refs)})")
@@ -163,7 +169,7 @@ def _print_view(view: ModelView, files: bool) -> None:
     for finding in view.findings:
         line(
             "finding",
-            f"{finding.severity}: {finding.kind} {finding.detail.get('message') or finding.detail.get('path') or ''}".rstrip(),
+            f"{finding.severity}: {finding.kind} {_remark(finding.detail)}".rstrip(),
         )
     if files:
         click.echo()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 import traceback
@@ -45,9 +46,14 @@ def emit(data: Any, as_json: bool, human: Callable[[], None]) -> None:
         human()
 
 
+def plain(value: object) -> str:
+    """`value` as text that only shows: what comes out of models, names and servers must not steer the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[int] = ()) -> None:
     """A plain table; columns in `right` are right-aligned."""
-    cells = [[str(c) for c in row] for row in rows]
+    cells = [[plain(c) for c in row] for row in rows]
     widths = [max(len(h), *(len(r[i]) for r in cells)) if cells else len(h) for i, h in enumerate(headers)]
 
     def line(row: Sequence[str]) -> str:
@@ -86,12 +92,12 @@ def ago(at: int, now: int) -> str:
 
 @contextmanager
 def progress(quiet: bool = False) -> Iterator[Listener]:
-    """A listener that draws one line on stderr: redrawn on a terminal, else a line per stage."""
+    """A listener that draws one line on stderr: redrawn on a terminal and cut to its width, else a line per stage."""
     live = sys.stderr.isatty() and not quiet
     drawn: dict[str, Any] = {"at": 0.0, "stage": "", "open": False}
 
     def show(p: Progress) -> None:
-        stage = f"{p.stage} {p.item}".strip()
+        stage = plain(f"{p.stage} {p.item}".strip())
         finished = p.total is not None and p.done >= p.total
         if live:
             if time.monotonic() - drawn["at"] < 0.1 and not finished and stage == drawn["stage"]:
@@ -99,12 +105,14 @@ def progress(quiet: bool = False) -> Iterator[Listener]:
             amount = size(p.done) if p.unit == "bytes" else str(p.done)
             whole = "" if p.total is None else f" / {size(p.total) if p.unit == 'bytes' else p.total}"
             percent = f" {p.done * 100 // p.total:3d} %" if p.total else ""
-            click.echo(f"\r\033[K  {stage}: {amount}{whole}{percent}", err=True, nl=False)
+            said = f": {amount}{whole}{percent}"
+            room = max(10, shutil.get_terminal_size().columns - len(said) - 3)
+            click.echo(f"\r\033[K  {stage if len(stage) <= room else stage[: room - 1] + '…'}{said}", err=True, nl=False)
             drawn.update(at=time.monotonic(), stage=stage, open=True)
-        elif not quiet and stage != drawn["stage"]:
+        elif not quiet and p.stage != drawn["stage"]:
             whole = "" if not p.total or p.unit != "bytes" else f" ({size(p.total)})"
             click.echo(f"  {stage}{whole}", err=True)
-            drawn["stage"] = stage
+            drawn["stage"] = p.stage
 
     try:
         yield show
@@ -118,7 +126,8 @@ def show_error(error: FreeholdError) -> None:
     if "--json" in sys.argv:
         click.echo(json.dumps({"error": error.as_dict()}, ensure_ascii=False), err=True)
         return
-    click.echo(click.style("error", fg="red", bold=True) + f" {error.code}: {error.message}", err=True)
+    message = "\n".join(map(plain, error.message.splitlines()))
+    click.echo(click.style("error", fg="red", bold=True) + f" {error.code}: {message}", err=True)
     if error.hint:
         click.echo(f"  hint: {error.hint}", err=True)
     click.echo(f"  more: {error.docs}", err=True)

@@ -11,11 +11,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from freehold.catalog import events
+from freehold.catalog import events, repos, revisions
 from freehold.db.home import running_server
 from freehold.errors import FreeholdError
 from freehold.flows.parts import Parts
 from freehold.nouns.caller import Caller, Scope
+from freehold.nouns.digest import Digest
 from freehold.procs.cpus import usable_cores
 
 OK, WARN, BAD = "ok", "warn", "bad"
@@ -43,6 +44,7 @@ def examine(parts: Parts, caller: Caller) -> list[Diagnosis]:
         _disk(parts.home.path),
         _chain(parts),
         _vault(parts),
+        _named(parts),
         _spool(parts.home.spool),
         _server(parts),
     ]
@@ -92,10 +94,33 @@ def _vault(parts: Parts) -> Diagnosis:
     return Diagnosis("vault", OK, detail)
 
 
+def _named(parts: Parts) -> Diagnosis:
+    """Whether catalog and vault belong together: each may have been lost or restored without the other."""
+    named: set[Digest] = set()
+    with parts.catalog.read() as tx:
+        models = repos.list_repos(tx)
+        for repo in models:
+            for revision in revisions.list_revisions(tx, repo):
+                named |= {e.sha256 for e in revisions.get_manifest(tx, revision)}
+                if revision.manifest_digest:
+                    named.add(revision.manifest_digest)
+    held = set(parts.vault.digests())
+    lost, nameless = len(named - held), len(held - named)
+    detail = f"{len(models)} models" + (f"; {nameless} files in the vault that no model names" if nameless else "")
+    if lost:
+        hint = "`freehold verify --rebuild-index` finds what lies on disk; pull the models again for the rest."
+        return Diagnosis("catalog", BAD, f"{detail}; {lost} files that are not in the vault", hint)
+    if nameless and not models:
+        hint = "If catalog.db was lost or replaced, restore it from a backup: the files are still here."
+        return Diagnosis("catalog", WARN, detail, hint)
+    return Diagnosis("catalog", OK, detail)
+
+
 def _spool(folder: Path) -> Diagnosis:
     pending = [p for p in folder.iterdir() if p.is_file() and p.suffix == ".part"]
     size = sum(p.stat().st_size for p in pending)
-    detail = f"{len(pending)} unfinished downloads, {size / 1e6:.1f} MB" if pending else "nothing unfinished"
+    count = f"{len(pending)} unfinished download{'s' if len(pending) > 1 else ''}"
+    detail = f"{count}, {size / 1e6:.1f} MB" if pending else "nothing unfinished"
     return Diagnosis("spool", OK, detail, "Pull again to go on where they stopped." if pending else "")
 
 

@@ -43,9 +43,12 @@ def verify(
 ) -> Verified:
     """Verify one model, or the whole vault; blobs that were checked within `max_age_us` are passed over.
 
-    Also finds files that the catalog names and the vault has lost. Nothing is deleted; damaged blobs are not served."""
+    Also finds files that the catalog names and the vault has lost; first the vault takes back what its index does not know but
+    what lies whole on disk. Nothing is deleted; damaged blobs are not served."""
     caller.require(Scope.WRITE)
     names = _names(parts, caller, model)
+    if not all(_held(parts, digest) for digest in names):
+        parts.vault.sweep()
     damage: dict[Digest, Damage] = {d: Damage(d, "missing") for d in names if not _held(parts, d)}
     checked = bytes_ = skipped = mended = 0
     for only in sorted(set(names) - set(damage)) if model else [None]:

@@ -53,7 +53,7 @@ def require_room(folder: Path, length: int, reserve: int, what: str) -> None:
     if free - length < reserve:
         raise FreeholdError(
             "vault-disk-full",
-            f"{what}: needs {length} bytes, {free} are free and {reserve} stay reserved",
+            f"{what}: {length:,} bytes are needed, {free:,} are free, and {reserve:,} of these stay reserved",
             needed=length,
             free=free,
             reserve=reserve,
