@@ -17,10 +17,20 @@ ARGS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 PAGES = {
-    "models": "/-/", "empty-search": "/-/?q=nothing", "model": "/-/models/lab/deed", "files": "/-/models/lab/deed/-/files",
-    "tensors": "/-/models/lab/atlas/-/tensors", "license": "/-/models/lab/atlas/-/license?file=LICENSE", "chat": "/-/chat?model=echo", "keys": "/-/keys",
-    "usage": "/-/usage", "events": "/-/events", "chain": "/-/events/chain", "missing": "/-/nowhere", "login": "/-/login",
-}  # fmt: skip
+    "models": "/-/",
+    "empty-search": "/-/?q=nothing",
+    "model": "/-/models/lab/deed",
+    "files": "/-/models/lab/deed/-/files",
+    "tensors": "/-/models/lab/atlas/-/tensors",
+    "license": "/-/models/lab/atlas/-/license?file=LICENSE",
+    "chat": "/-/chat?model=echo",
+    "keys": "/-/keys",
+    "usage": "/-/usage",
+    "events": "/-/events",
+    "chain": "/-/events/chain",
+    "missing": "/-/nowhere",
+    "login": "/-/login",
+}
 STORIES = {}
 COMPLAINTS = []
 
@@ -87,7 +97,8 @@ def sheet(browser):
     button.click()
     until(page, "document.querySelector('#use .copy').textContent === 'Copied'")
     return {
-        "early": early, "layers": page.locator("#tensor-list details").count(), "picture": page.locator("#tensor-list svg.chart").count(),
+        "early": early, "layers": page.locator("#tensor-list details").count(),
+        "picture": page.locator("#tensor-list svg.chart").count(),
         "sha256": hashlib.sha256(body).hexdigest(), "name": waiting.value.suggested_filename,
         "copied": page.evaluate("navigator.clipboard.readText()"),
     }  # fmt: skip
@@ -95,7 +106,7 @@ def sheet(browser):
 
 WATCH = """() => {
   window.lengths = [];
-  const look = () => { for (const p of document.querySelectorAll('.turn.assistant .said')) window.lengths.push(p.textContent.length); };
+  const look = () => document.querySelectorAll('.turn.assistant .said').forEach((p) => window.lengths.push(p.textContent.length));
   new MutationObserver(look).observe(document.getElementById('talk'), { childList: true, subtree: true, characterData: true });
 }"""
 
@@ -108,7 +119,7 @@ def chat(browser):
     page.evaluate(WATCH)
     said = "<script>window.hacked = 1</script><img src=x onerror='window.hacked=2'> **bold** "
     page.fill("#text", said * 5)
-    page.fill("#limit", "400")
+    page.fill("#limit", "1200")
     page.press("#text", "Enter")
     page.wait_for_selector(".turn:nth-child(2)[data-complete]")
     first = page.inner_text(".turn:nth-child(2) .said")
@@ -119,11 +130,12 @@ def chat(browser):
     page.wait_for_selector(".turn:nth-child(4)[data-complete]")
     history = json.loads(page.locator("[name=history]").input_value())
     told = {
-        "answer": first, "asked": said, "meter": meter, "lengths": lengths, "hacked": page.evaluate("window.hacked ?? null"),
-        "inside": page.locator(".said script, .said img, .said strong").count(), "roles": [t["role"] for t in history],
+        "said_as_text": said.strip() in first, "meter": meter, "lengths": lengths,
+        "hacked": page.evaluate("window.hacked ?? null"), "inside": page.locator(".said script, .said img, .said strong").count(), "roles": [t["role"] for t in history],
         "state": page.inner_text("#state"), "emptied": page.input_value("#text"),
     }  # fmt: skip
-    page.fill("#limit", "1000000")
+    slow = {"offline": False, "latency": 0, "downloadThroughput": 4000, "uploadThroughput": -1}
+    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
     page.fill("#text", "never ending story " * 40)
     page.click("#send")
     until(page, "(document.querySelector('.turn:nth-child(6) .said')?.textContent.length ?? 0) > 20")
@@ -173,7 +185,8 @@ def key_once(browser):
     page.wait_for_url(f"{URL}/-/keys")
     row = page.locator("tr", has_text="made in a browser")
     return {
-        "secret": secret, "shown": shown, "reloaded": reloaded, "back": went_back, "question": question, "state": row.inner_text(),
+        "secret": secret, "shown": shown, "reloaded": reloaded, "back": went_back, "question": question,
+        "state": row.inner_text(),
     }  # fmt: skip
 
 
@@ -221,7 +234,7 @@ def keyboard(browser):
     page.wait_for_selector(".turn:nth-child(2)[data-complete]")
     return {
         "skip": skip, "landed": landed, "visible": visible, "login_focus": focus, "chat_focus": field,
-        "answer": page.inner_text(".turn:nth-child(2) .said"), "focus_after": page.evaluate("document.activeElement.id"),
+        "answer": page.inner_text(".turn:nth-child(2) .said")[:500], "focus_after": page.evaluate("document.activeElement.id"),
     }  # fmt: skip
 
 
@@ -320,7 +333,7 @@ def main():
         for name, tell in STORIES.items():
             try:
                 told[name] = tell(browser)
-            except Exception:
+            except Exception:  # noqa: BLE001 - one story that fails must not silence the others
                 told[name] = {"failed": traceback.format_exc()}
             for context in browser.contexts:
                 context.close()

@@ -89,8 +89,8 @@ def test_a_sheet_loads_its_tensors_when_seen_and_its_download_is_the_file(tale: 
 
 def test_an_answer_streams_as_text_and_can_be_stopped(tale: Any) -> None:
     found = tale("chat")
-    assert found["lengths"] > 3
-    assert found["asked"].strip() in found["answer"]
+    assert found["lengths"] >= 3
+    assert found["said_as_text"]
     assert found["hacked"] is None
     assert found["inside"] == 0
     assert "tokens in" in found["meter"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from freehold.use.ledger import list_usage
 from freehold.web.console.pictures import columns, plat, tints
-from freehold.web.console.words import ago, count, grouped, money, moment, size, ticks
+from freehold.web.console.words import ago, count, grouped, moment, money, size, ticks
 
 THIN = "\u202f"
 
@@ -72,7 +72,12 @@ def test_numbers_read_as_people_write_them() -> None:
     assert [money(m, "EUR") for m in (0, 1_250_000, -10_000, 1, 1_234_567_890_000, 120)] == [
         f"{text}{THIN}EUR" for text in ("0.00", "1.25", "-0.01", "0.000001", f"1{THIN}234{THIN}567.89", "0.00012")
     ]
-    assert [ago(0, s * 1_000_000) for s in (5, 60, 7200, 200_000)] == ["just now", f"1{THIN}min ago", f"2{THIN}h ago", f"2{THIN}d ago"]
+    assert [ago(0, s * 1_000_000) for s in (5, 60, 7200, 200_000)] == [
+        "just now",
+        f"1{THIN}min ago",
+        f"2{THIN}h ago",
+        f"2{THIN}d ago",
+    ]
     assert moment(0) == "1970-01-01 00:00 UTC"
 
 

@@ -57,9 +57,9 @@ async def answer(request: Request, form: Form) -> Response:
     return Response(status_code=204)
 
 
-async def stream(request: Request, form: Form) -> Response:
+async def stream(_request: Request, form: Form) -> Response:
     """POST /-/chat/stream: server-sent events `text`, then `end` with the counts or `failed` with code, message and hint."""
-    return _Stream(request, _body(form, _turns(form), True))
+    return _Stream(_body(form, _turns(form), True))
 
 
 def refusal(error: FreeholdError) -> Response:
@@ -70,12 +70,13 @@ def refusal(error: FreeholdError) -> Response:
 class _Stream(Response):
     """The answer as it comes. A browser that leaves ends the generation, and what it used is on record by then."""
 
-    def __init__(self, request: Request, body: Mapping[str, Any]) -> None:
+    def __init__(self, body: Mapping[str, Any]) -> None:
         super().__init__()
-        self._request, self._body, self._begun = request, body, False
+        self._body, self._begun = body, False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        parts, caller = parts_of(self._request), visitor(self._request).caller
+        request = Request(scope)
+        parts, caller = parts_of(request), visitor(request).caller
         try:
             async with WhileConnected(receive), aclosing(await chat.chat(parts, caller, self._body)) as said:
                 await self._start(send)

@@ -7,9 +7,7 @@ costs a page, not a minute.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -21,12 +19,11 @@ from freehold.nouns.event import Event
 from freehold.web.console.page import render, wants_part
 from freehold.web.console.place import parts_of
 from freehold.web.console.visitor import visitor
-from freehold.web.console.words import grouped, moment
+from freehold.web.console.words import short
 
 _PAGE = 50
 _STRIDE = 500
 _LOOK_THROUGH = 10_000
-_HASH = re.compile(r"(?:sha256:)?[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,22 +88,7 @@ def _matches(event: Event, kind: str, wanted: str) -> bool:
 
 def _pairs(event: Event) -> list[tuple[str, str, str]]:
     """The payload as (name, value as people read it, exact value)."""
-    return [
-        (name, _told(name, value), value if isinstance(value, str) else json.dumps(value))
-        for name, value in event.payload.items()
-    ]
-
-
-def _told(name: str, value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, list) and all(isinstance(v, str) for v in value):
-        return ", ".join(value)
-    if isinstance(value, str):
-        return value[:12] if _HASH.fullmatch(value) else value
-    if type(value) is int:
-        return moment(value) if name.endswith("_at") else grouped(value)
-    return json.dumps(value, ensure_ascii=False)
+    return [(name, short(value), value if isinstance(value, str) else json.dumps(value)) for name, value in event.payload.items()]
 
 
 def _number(text: str | None) -> int | None:

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
+from freehold.errors import FreeholdError
 from freehold.flows.models import ModelSummary, ModelView, list_models, show_model
 from freehold.flows.read_file import OpenRange, close_bytes, open_bytes, open_file
 from freehold.nouns.origin import Origin, Severity
@@ -81,6 +82,7 @@ def show(request: Request) -> Response:
     return render(
         request, "model.html", section="models", **sheet(request, view, revision), plots=plat(dtypes, 240, 150), dtypes=dtypes,
         tints=tints(sorted(dtypes, key=lambda d: (-dtypes[d], d))), findings=findings, shown=view.manifest.entries[:_FILES_SHOWN],
+        answers=any(e.path.endswith(".gguf") for e in view.manifest),
     )  # fmt: skip
 
 
@@ -102,6 +104,8 @@ def license_text(request: Request) -> Response:
     opened = open_file(parts, visitor(request).caller, view.id, view.revision.commit.sha, path)
     size = opened.entry.size
     body = _read(open_bytes(parts, opened, 0, min(size, _TEXT)))
+    if b"\0" in body:
+        raise FreeholdError("console-field-invalid", f"{path} is not a text", path=path)
     return render(
         request, "license.html", section="models", **sheet(request, view, revision), file=path, size=size, limit=_TEXT,
         cut=size > _TEXT, text=body.decode("utf-8", "replace"),

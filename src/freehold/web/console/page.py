@@ -33,7 +33,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("size", "count", "grouped", "money", "ago", "moment", "day", "ticks"):
+    for name in ("size", "count", "grouped", "money", "ago", "moment", "day", "plain", "ticks"):
         found.filters[name] = getattr(words, name)
     found.filters["iso"] = iso
     found.filters["quoted"] = quoted

@@ -6,12 +6,19 @@ escapes first.
 
 from __future__ import annotations
 
+import json
+import re
+from typing import Any
+
 from markupsafe import Markup, escape
 
 from freehold.nouns.moment import iso
 
 _MINUTE_US = 60_000_000
 _AGES = (("d", 1440 * _MINUTE_US), ("h", 60 * _MINUTE_US), ("min", _MINUTE_US))
+#: Integers in this range are moments: no count of bytes or tokens comes near, and every moment from 2001 to 2096 lies in it.
+_MOMENTS = range(10**15, 4 * 10**15)
+_HASH = re.compile(r"(?:sha256:)?[0-9a-f]{40}(?:[0-9a-f]{24})?")
 #: Narrow no-break space: between a number and its unit, and in long numbers.
 THIN = "\u202f"
 
@@ -65,6 +72,24 @@ def moment(at: int) -> str:
 def day(at: int) -> str:
     """2026-01-31, in UTC."""
     return iso(at)[:10]
+
+
+def plain(value: Any) -> str:
+    """A recorded value of any shape as text: moments, hashes and numbers as people read them, the rest as JSON."""
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    if isinstance(value, int):
+        return moment(value) if value in _MOMENTS else grouped(value)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(v, str) for v in value):
+        return ", ".join(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def short(value: Any) -> str:
+    """The same, hashes cut to what tells them apart."""
+    return value[:12] if isinstance(value, str) and _HASH.fullmatch(value) else plain(value)
 
 
 def ticks(text: str) -> Markup:

@@ -24,8 +24,13 @@ document.addEventListener("DOMContentLoaded", () => {
     return item;
   }
 
-  function atEnd() {
-    return window.innerHeight + window.scrollY >= document.documentElement.scrollHeight - 80;
+  // Follow the answer while its end stands above the form; who scrolls up to read is left alone.
+  function follows(item) {
+    return item.getBoundingClientRect().bottom < form.getBoundingClientRect().top + 120;
+  }
+
+  function show(item) {
+    item.scrollIntoView({ block: "end", behavior: "instant" });
   }
 
   function fail(told) {
@@ -70,10 +75,10 @@ document.addEventListener("DOMContentLoaded", () => {
     let waiting = "";
     const flush = () => {
       if (!waiting) return;
-      const follow = atEnd();
+      const follow = follows(item);
       text.appendData(waiting);
       waiting = "";
-      if (follow) item.scrollIntoView({ block: "end" });
+      if (follow) show(item);
     };
     return {
       flush,
@@ -99,8 +104,10 @@ document.addEventListener("DOMContentLoaded", () => {
         thought.write(data.text);
       } else if (kind === "end") {
         said.flush();
+        const follow = follows(item);
         meter.textContent = data.meter;
         meter.hidden = false;
+        if (follow) show(item);
         state.textContent = `Answered: ${data.meter}`;
         item.dataset.complete = "";
       } else {
@@ -131,7 +138,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const asked = addTurn("user", "You", question);
     const item = addTurn("assistant", model, "");
     item.setAttribute("aria-busy", "true");
-    item.scrollIntoView({ block: "end" });
+    show(item);
     state.textContent = `${model} is answering`;
     text.value = "";
     running = new AbortController();
