@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -459,3 +464,47 @@ def test_a_redirect_into_the_private_network_is_not_followed_unless_it_was_named
 def test_a_revision_that_can_be_none_is_not_asked_for(home: House, upstream: Upstream, revision: str) -> None:
     _fails("keep-revision-not-found", home, upstream, f"hf:{MODEL}@{revision}")
     assert upstream.requests == []
+
+
+def test_a_model_that_does_not_fit_is_refused_before_its_first_byte(
+    home: House, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = sum(e.size for e in upstream.repository(MODEL).resolve("main").manifest)
+    free = home.parts.vault.reserve_bytes + size
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 40, 0, free - 1))
+    assert _fails("vault-disk-full", home, upstream).context["needed"] == size
+    assert not [r for r in upstream.requests if "/resolve/" in r.path]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 40, 0, free))
+    assert not pull(home.parts, home.caller, f"hf:{MODEL}", endpoint=upstream.url).already
+
+
+def test_an_interrupted_pull_ends_at_once_and_goes_on_later(upstream: Upstream, made: Path, tmp_path: Path) -> None:
+    upstream.slow(MODEL, bytes_per_second=300_000, path=WEIGHTS)
+    command = [
+        sys.executable,
+        "-m",
+        "freehold",
+        "--home",
+        str(tmp_path / "home"),
+        "pull",
+        f"hf:{MODEL}",
+        "--endpoint",
+        upstream.url,
+    ]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until = time.monotonic() + 30
+    while sum(r.sent for r in upstream.requests if not r.path.startswith("/api/")) < 200_000:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=10)
+    assert child.returncode == 130
+    upstream.heal()
+    upstream.forget()
+    with house(str(tmp_path / "home")) as home:
+        with home.parts.catalog.read() as tx:
+            (job,) = jobs.list_jobs(tx)
+        assert (job.state, job.error and job.error["code"]) == (JobState.FAILED, "interrupted")
+        pull(home.parts, home.caller, f"hf:{MODEL}", endpoint=upstream.url)
+        assert _kept(home) == _files(made)
+    assert _start(_weight_requests(upstream)[0]) > 0

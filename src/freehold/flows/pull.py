@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -44,6 +45,7 @@ from freehold.nouns.progress import Listener, Progress, silent
 from freehold.nouns.reference import HubReference, PypiReference, Reference, parse_reference
 from freehold.study.license import package_license
 from freehold.study.revision import Study, study_revision
+from freehold.vault.part import part_path
 
 _MAIN = "heads/main"
 #: Version of the rule that decides on admission.
@@ -135,6 +137,7 @@ def _take_in(parts: Parts, caller: Caller, claim: Claim, source: Source[Any], re
             listener(progress)
 
         known = _known(parts, resolved)
+        _check_room(parts, resolved, known)
         taken = take(parts.vault, source, resolved, known=known, hold=hold, parallel=parts.parallel, listener=passed)
         listener(Progress("study", 0, None, "steps", str(resolved.repo)))
         revision = _revision(resolved, taken)
@@ -159,6 +162,20 @@ def _take_in(parts: Parts, caller: Caller, claim: Claim, source: Source[Any], re
         )
         failpoint("pull.cataloged")
     return kept
+
+
+def _check_room(parts: Parts, resolved: Resolved, known: dict[str, Digest]) -> None:
+    """A pull that cannot end does not begin. FreeholdError vault-disk-full."""
+    needed = 0
+    for name, file in {f.part_name: f for f in resolved.files}.items():
+        digest = file.sha256 or known.get(file.git_oid or "")
+        if digest is None or not parts.vault.has(digest):
+            spooled = part_path(parts.home.spool, name)
+            needed += max(0, file.size - (spooled.stat().st_size if spooled.exists() else 0))
+    free = shutil.disk_usage(parts.home.spool).free - parts.vault.reserve_bytes
+    if needed > free:
+        message = f"{resolved.repo} needs {needed} more bytes; {max(free, 0)} may be used on the disk of {parts.home.path}"
+        raise FreeholdError("vault-disk-full", message, needed=needed, free=free)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import hashlib
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from freehold.nouns.reference import PypiReference
 from freehold.vault import Part
 
 _CHUNK = 1 << 20
+#: A week: so long a wheel waits for another try.
+_ABANDONED_SECONDS = 7 * 24 * 3600
 #: Errors that the same wheel would bring again.
 _WORTHLESS = frozenset({"keep-wheel-invalid", "keep-wheel-unsafe", "keep-no-weights", "keep-hash-mismatch"})
 _KEPT_FIELDS = ("name", "version", "summary", "license", "license-expression", "author", "maintainer", "home-page")
@@ -107,6 +110,7 @@ class PypiSource:
     def _bring(self, reference: PypiReference, folder: Path, listener: Listener) -> pip.Report:
         """The wheel in `folder` with the hash that the index announces, and a note of both for whoever comes after a crash."""
         self._check_allowed()
+        self._sweep()
         for left in folder.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         requirement = normalized(reference.package) + (f"=={reference.version}" if reference.version else "")
@@ -158,6 +162,13 @@ class PypiSource:
             evidence=evidence_among(files),
             place=str(wheel),
         )
+
+    def _sweep(self) -> None:
+        """Wheels of pulls that nobody came back to."""
+        for folder in self._spool.iterdir():
+            with contextlib.suppress(OSError):
+                if folder.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _check_allowed(self) -> None:
         if self._local_only:
