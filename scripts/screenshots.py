@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ PAGES = {
     "license": "/-/models/{model}/-/license?file=LICENSE",
     "chat": "/-/chat?model={model}",
     "keys": "/-/keys",
+    "made": "/-/keys",
+    "revoke": "/-/keys",
     "usage": "/-/usage?days=7",
     "events": "/-/events",
     "chain": "/-/events/chain",
@@ -133,11 +136,8 @@ def shoot(given: argparse.Namespace, url: str, key: str, model: str) -> None:
                 if name == "login":
                     page.context.clear_cookies()
                 page.goto(url + PAGES[name].format(model=model))
-                if name == "chat":
-                    converse(page)
-                if name == "model" and given.whole:
-                    page.locator("#tensors").scroll_into_view_if_needed()
-                    page.wait_for_selector("#tensor-list details")
+                if name in PREPARED and (name != "model" or given.whole):
+                    PREPARED[name](page)
                 page.wait_for_timeout(300)
                 page.screenshot(path=given.out / f"{name}-{mode}.png", full_page=given.whole)
             page.context.close()
@@ -154,6 +154,32 @@ def converse(page: Any) -> None:
         page.wait_for_selector(f".turn:nth-child({number * 2})[data-complete]", timeout=120_000)
     page.evaluate("document.activeElement.blur(); scrollTo({ top: 0, behavior: 'instant' })")
 
+
+def make_key(page: Any) -> None:
+    """A new key, as it is shown once."""
+    page.fill("#name", "phone")
+    page.click("main form button")
+    page.wait_for_selector(".made")
+
+
+def ask_to_revoke(page: Any) -> None:
+    """The question before a key ends."""
+    page.get_by_role("link", name="Revoke admin").click()
+    page.wait_for_selector(".danger")
+
+
+def load_tensors(page: Any) -> None:
+    """What a sheet fetches once it is looked at."""
+    page.locator("#tensors").scroll_into_view_if_needed()
+    page.wait_for_selector("#tensor-list details")
+
+
+PREPARED: dict[str, Callable[[Any], None]] = {
+    "chat": converse,
+    "made": make_key,
+    "revoke": ask_to_revoke,
+    "model": load_tensors,
+}
 
 if __name__ == "__main__":
     main()

@@ -131,7 +131,8 @@ def chat(browser):
     history = json.loads(page.locator("[name=history]").input_value())
     told = {
         "said_as_text": said.strip() in first, "meter": meter, "lengths": lengths,
-        "hacked": page.evaluate("window.hacked ?? null"), "inside": page.locator(".said script, .said img, .said strong").count(), "roles": [t["role"] for t in history],
+        "hacked": page.evaluate("window.hacked ?? null"),
+        "inside": page.locator(".said script, .said img, .said strong").count(), "roles": [t["role"] for t in history],
         "state": page.inner_text("#state"), "emptied": page.input_value("#text"),
     }  # fmt: skip
     slow = {"offline": False, "latency": 0, "downloadThroughput": 4000, "uploadThroughput": -1}

@@ -257,6 +257,29 @@ def test_behind_a_path_every_link_form_and_cookie_holds_whether_or_not_the_proxy
         assert browser.get("/hub/-/keys").status == 200
 
 
+def test_bytes_that_are_gone_are_a_failure_with_a_name_and_the_sheet_stays(own: Any) -> None:
+    parts = own.house.parts
+    keep(parts, "lab/gone", {"LICENSE": b"free", "model.safetensors": b"x" * 64}, model_facts={"format": "safetensors"})
+    for entry in show_model(parts, own.house.caller, "lab/gone").manifest:
+        parts.vault.remove(entry.sha256)
+    browser = own.browser()
+    assert browser.get("/-/models/lab/gone").status == 200
+    for path in ("/-/models/lab/gone/-/license?file=LICENSE", "/-/models/lab/gone/-/tensors"):
+        page = browser.get(path)
+        assert page.status >= 400
+        assert "<code>vault-missing</code>" in page.text
+    part = browser.get("/-/models/lab/gone/-/tensors", HX_Target="tensor-list")
+    assert part.text.lstrip().startswith("<p ")
+    assert 'id="tensor-list"' in part.text
+
+
+def test_a_binary_file_is_not_shown_as_a_text(own: Any) -> None:
+    keep(own.house.parts, "lab/binary", {"LICENSE": b"\x00\x01\x02"})
+    page = own.browser().get("/-/models/lab/binary/-/license?file=LICENSE")
+    assert page.status == 400
+    assert "is not a text" in page.text
+
+
 def test_a_revision_of_which_nothing_was_recorded_still_has_a_sheet(own: Any) -> None:
     _record(own, "lab/plain", Manifest(()))
     browser = own.browser()
