@@ -187,6 +187,7 @@ def test_a_session_ends_with_its_key_and_no_later_than_it(home: House) -> None:
     keys.close_session(home.parts, token)
     assert _code(lambda: keys.identify(home.parts, token, "console")) == "access-key-invalid"
     other, _ = keys.open_session(home.parts, made.token)
+    assert _code(lambda: keys.open_session(home.parts, other)) == "access-key-invalid"
     keys.revoke_key(home.parts, home.caller, made.row.public_id)
     assert _code(lambda: keys.identify(home.parts, other, "console")) == "access-key-invalid"
     assert [k.kind for k in keys.list_keys(home.parts, home.caller)] == ["api"]

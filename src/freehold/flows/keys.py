@@ -9,6 +9,19 @@ from freehold.errors import FreeholdError
 from freehold.flows.parts import Parts
 from freehold.nouns.caller import Caller, Scope
 
+__all__ = [
+    "KeyRow",
+    "NewKey",
+    "close_session",
+    "create_key",
+    "has_keys",
+    "identify",
+    "list_keys",
+    "open_session",
+    "parse_scopes",
+    "revoke_key",
+]
+
 #: How long a console session lasts.
 SESSION_US = 12 * 3600 * 1_000_000
 
@@ -77,6 +90,8 @@ def open_session(parts: Parts, token: str) -> tuple[str, int]:
     now = parts.clock()
     with parts.catalog.write() as tx:
         _, row = access.identify(tx, now, token, "console")
+        if row.kind != "api":
+            raise FreeholdError("access-key-invalid", "a session does not open another: log in with the key itself")
         ends = now + SESSION_US if row.expires_at is None else min(now + SESSION_US, row.expires_at)
         made = access.create_key(tx, now, name=row.public_id, scopes=frozenset(row.scopes), kind="session", expires_at=ends)
         append_event(tx, now, f"key:{row.public_id}", "session.opened", row.public_id, {})

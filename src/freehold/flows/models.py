@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from freehold.catalog import events, facts, repos, revisions
+from freehold.catalog.register import Line, list_heads
 from freehold.catalog.repos import Repo
 from freehold.catalog.revisions import Ref, Revision
 from freehold.errors import FreeholdError
@@ -25,8 +26,8 @@ FACTS, LICENSE = "model-facts", "license-view"
 
 @dataclass(frozen=True, slots=True)
 class ModelSummary:
-    """One line of `freehold ls`. `size` in bytes; `facts` as recorded at the pull, empty if none; `updated_at` in UTC
-    microseconds."""
+    """One line of `freehold ls`. `size` in bytes; `facts` as recorded at the pull, empty if none; `source` and
+    `taken_at` are of its first origin; times in UTC microseconds."""
 
     id: RepoId
     commit: str
@@ -36,6 +37,8 @@ class ModelSummary:
     facts: dict[str, Any]
     license: dict[str, Any]
     updated_at: int
+    source: str | None = None
+    taken_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ def list_models(parts: Parts, caller: Caller) -> list[ModelSummary]:
     """All models that the caller may see, by name."""
     caller.require(Scope.READ)
     with parts.catalog.read() as tx:
-        return [_summary(tx, repo) for repo in repos.list_repos(tx) if visible(caller, repo) and revisions.list_refs(tx, repo)]
+        return [_summary(line) for line in list_heads(tx, (FACTS, LICENSE)) if visible(caller, line.repo)]
 
 
 def show_model(parts: Parts, caller: Caller, name: str, revision: str = "main") -> ModelView:
@@ -133,25 +136,19 @@ def visible(caller: Caller, repo: Repo) -> bool:
     return not repo.private or caller.may(Scope.ADMIN)
 
 
-def _summary(tx: Connection, repo: Repo) -> ModelSummary:
-    found = _head(tx, repo)
-    manifest = revisions.get_manifest(tx, found)
-    recorded = facts.list_findings(tx, f"commit:{found.commit}")
+def _summary(line: Line) -> ModelSummary:
     return ModelSummary(
-        id=repo.id,
-        commit=found.commit.sha,
-        size=manifest.size,
-        files=len(manifest.entries),
-        admission=facts.admission(tx, found),
-        facts=_detail(recorded, FACTS),
-        license=_detail(recorded, LICENSE),
-        updated_at=repo.updated_at,
+        id=line.repo.id,
+        commit=line.sha,
+        size=line.size,
+        files=line.files,
+        admission=line.admission,
+        facts=line.details.get(FACTS, {}),
+        license=line.details.get(LICENSE, {}),
+        updated_at=line.repo.updated_at,
+        source=line.source,
+        taken_at=line.taken_at,
     )
-
-
-def _head(tx: Connection, repo: Repo) -> Revision:
-    names = [ref.name for ref in revisions.list_refs(tx, repo)]
-    return revisions.resolve(tx, repo, "main" if "heads/main" in names else f"refs/{names[0]}")
 
 
 def _detail(recorded: list[Finding], kind: str) -> dict[str, Any]:

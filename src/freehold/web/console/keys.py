@@ -11,7 +11,6 @@ import secrets
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -136,7 +135,7 @@ def _checked(name: str, form: Form) -> int:
     raise FreeholdError("console-field-invalid", f"not a length of life for a key: {form.get('days')!r}")
 
 
-def _row(request: Request, public_id: str) -> Any:
+def _row(request: Request, public_id: str) -> keys.KeyRow:
     for row in keys.list_keys(parts_of(request), visitor(request).caller):
         if row.public_id == public_id:
             return row
@@ -144,7 +143,7 @@ def _row(request: Request, public_id: str) -> Any:
 
 
 def _list(
-    request: Request, rows: Sequence[Any], *, made: tuple[str, str] | None = None, too_late: bool = False,
+    request: Request, rows: Sequence[keys.KeyRow], *, made: tuple[str, str] | None = None, too_late: bool = False,
     error: FreeholdError | None = None, typed: Form | None = None,
 ) -> Response:  # fmt: skip
     now = parts_of(request).clock()

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from freehold.errors import FreeholdError
 from freehold.flows.models import ModelSummary, ModelView, list_models, show_model
 from freehold.flows.read_file import OpenRange, close_bytes, open_bytes, open_file
-from freehold.nouns.origin import Origin, Severity
+from freehold.nouns.origin import Severity
 from freehold.nouns.tensors import ModelFacts
 from freehold.web.console.download import downloads
 from freehold.web.console.page import render, wants_part
@@ -51,7 +51,6 @@ class Entry:
     facts: dict[str, Any]
     terms: dict[str, Any]
     plots: tuple[Plot, ...]
-    origin: Origin | None
 
 
 def index(request: Request) -> Response:
@@ -68,7 +67,7 @@ def index(request: Request) -> Response:
     part = wants_part(request, "register")
     return render(
         request, "_register.html" if part else "models.html", section="models", partial=part,
-        entries=[_entry(request, m) for m in shown], kept=len(kept), matching=len(matching), bytes=sum(m.size for m in kept),
+        entries=[_entry(m) for m in shown], kept=len(kept), matching=len(matching), bytes=sum(m.size for m in kept),
         q=words, sort=sort, orders=[(name, title) for name, (title, _, _) in ORDERS.items()], page=page, pages_count=pages,
         query=urlencode({"q": words, "sort": sort}), headers={"Vary": "HX-Target"},
     )  # fmt: skip
@@ -159,14 +158,12 @@ def _matches(model: ModelSummary, words: str) -> bool:
     return all(word in said for word in words.casefold().split())
 
 
-def _entry(request: Request, model: ModelSummary) -> Entry:
-    view = show_model(parts_of(request), visitor(request).caller, str(model.id), model.commit)
+def _entry(model: ModelSummary) -> Entry:
     return Entry(
         model=model,
         facts=_NO_FACTS | model.facts,
         terms=_terms(model.license),
         plots=plat(_dtypes(model.facts), 44, 32),
-        origin=view.origins[0] if view.origins else None,
     )
 
 
