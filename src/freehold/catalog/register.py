@@ -31,13 +31,15 @@ class Line:
     taken_at: int | None
 
 
+_DETAIL = (
+    "(SELECT f.detail_json FROM findings f WHERE f.subject = 'commit:' || c.sha AND f.kind = :{0} ORDER BY f.id DESC LIMIT 1)"
+)
 _SQL = text(
     "SELECT r.id, r.uuid, r.kind, r.namespace, r.name, r.private, r.gated, r.created_at, r.updated_at, c.sha, "
     "(SELECT COALESCE(SUM(e.size), 0) FROM entries e WHERE e.tree_id = c.tree_id) AS size, "
     "(SELECT COUNT(*) FROM entries e WHERE e.tree_id = c.tree_id) AS files, "
     "(SELECT a.state FROM admissions a WHERE a.commit_id = c.id ORDER BY a.id DESC LIMIT 1) AS state, "
-    "(SELECT f.detail_json FROM findings f WHERE f.subject = 'commit:' || c.sha AND f.kind = :first ORDER BY f.id DESC LIMIT 1) AS one, "
-    "(SELECT f.detail_json FROM findings f WHERE f.subject = 'commit:' || c.sha AND f.kind = :second ORDER BY f.id DESC LIMIT 1) AS two, "
+    f"{_DETAIL.format('first')} AS one, {_DETAIL.format('second')} AS two, "
     "o.source, o.taken_at FROM repos r "
     "JOIN refs h ON h.repo_id = r.id AND h.name = "
     "(SELECT name FROM refs WHERE repo_id = r.id ORDER BY name <> 'heads/main', name LIMIT 1) "

@@ -137,7 +137,8 @@ class SendfileProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.cycle is None or self.cycle.response_complete:
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request, whatever uvicorn declares
+        if cycle is None or cycle.response_complete:
             self._await_request()
 
     def _await_request(self) -> None:
