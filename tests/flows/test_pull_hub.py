@@ -508,3 +508,15 @@ def test_an_interrupted_pull_ends_at_once_and_goes_on_later(upstream: Upstream, 
         pull(home.parts, home.caller, f"hf:{MODEL}", endpoint=upstream.url)
         assert _kept(home) == _files(made)
     assert _start(_weight_requests(upstream)[0]) > 0
+
+
+def test_a_part_whose_bytes_are_in_the_vault_by_now_is_dropped(home: House, upstream: Upstream) -> None:
+    entry = upstream.repository(MODEL).resolve("main").find(WEIGHTS)
+    assert entry is not None
+    data = upstream.bytes_of(upstream.repository(MODEL).resolve("main"), WEIGHTS)
+    home.parts.vault.put(data)
+    with home.parts.vault.part(f"sha256-{entry.sha256.hex}") as part:
+        part.append(data[:1000])
+    pull(home.parts, home.caller, f"hf:{MODEL}", endpoint=upstream.url)
+    assert list(home.parts.home.spool.glob("*.part")) == []
+    assert _weight_requests(upstream) == []

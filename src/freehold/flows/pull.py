@@ -165,13 +165,16 @@ def _take_in(parts: Parts, caller: Caller, claim: Claim, source: Source[Any], re
 
 
 def _check_room(parts: Parts, resolved: Resolved, known: dict[str, Digest]) -> None:
-    """A pull that cannot end does not begin. FreeholdError vault-disk-full."""
+    """A pull that cannot end does not begin. FreeholdError vault-disk-full. Parts of what is kept by now are dropped."""
     needed = 0
     for name, file in {f.part_name: f for f in resolved.files}.items():
         digest = file.sha256 or known.get(file.git_oid or "")
+        spooled = part_path(parts.home.spool, name)
         if digest is None or not parts.vault.has(digest):
-            spooled = part_path(parts.home.spool, name)
             needed += max(0, file.size - (spooled.stat().st_size if spooled.exists() else 0))
+        elif spooled.exists():  # a crash between publication and clean-up
+            with contextlib.suppress(FreeholdError), parts.vault.part(name) as part:
+                part.discard()
     free = shutil.disk_usage(parts.home.spool).free - parts.vault.reserve_bytes
     if needed > free:
         message = f"{resolved.repo} needs {needed} more bytes; {max(free, 0)} may be used on the disk of {parts.home.path}"
