@@ -100,6 +100,7 @@ class Cli:
         finally:
             if process.poll() is None:
                 process.terminate()
+            if process.stdout is not None and not process.stdout.closed:
                 finish(process, seconds=30)
 
     def sound(self, *models: str) -> None:

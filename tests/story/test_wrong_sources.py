@@ -5,6 +5,7 @@ After each, the house keeps what it kept, and the same command succeeds as soon 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -381,13 +382,9 @@ def test_what_does_not_fit_is_refused_before_it_is_fetched(
 
 
 def _fill(file: Path) -> None:
-    with file.open("wb") as filling:
-        try:
-            while True:
-                filling.write(bytes(1 << 16))
-                filling.flush()
-        except OSError:
-            pass
+    with file.open("wb", buffering=0) as filling, contextlib.suppress(OSError):
+        while True:
+            filling.write(bytes(4096))
 
 
 def _spooled(home: Path) -> int:
