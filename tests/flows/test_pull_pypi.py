@@ -179,8 +179,6 @@ def test_absent_packages_versions_and_wheels_are_told_apart(shop: Shop, home: Ho
 def test_an_index_that_is_away_or_refuses_is_named_as_such(shop: Shop, home: House, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.index.status = 403
     _fails("keep-index-refused", home, REFERENCE)
-    shop.index.status = 503
-    _fails("keep-index-unreachable", home, REFERENCE)
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple/")
     _fails("keep-index-unreachable", home, REFERENCE)
 
