@@ -104,7 +104,8 @@ class Response:
         FreeholdError net-cut if it ends early, net-timeout, net-unreachable; what came before was yielded.
         """
         with _translated(self._target):
-            for piece in self._raw.stream(chunk, decode_content=True):
+            # read1, since read and stream gather a whole piece first and would lose what came before a cut
+            while piece := self._raw.read1(chunk, decode_content=True):
                 yield piece
                 if self._deadline is not None and time.monotonic() > self._deadline:
                     raise FreeholdError("net-timeout", f"{self._target} did not finish its answer in time", url=str(self._target))
@@ -142,7 +143,8 @@ class Egress:
         self._patience = patience or Patience()
         self._timeout = timeout
         self._sleep = sleep
-        self._tls = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+        self._ca_file = ca_file
+        self._tls: ssl.SSLContext | None = None  # made when needed: reading the system's authorities takes 30 ms
         self._lock = threading.Lock()
         self._pools: dict[tuple[str | None, frozenset[str]], urllib3.PoolManager] = {}
 
@@ -257,6 +259,7 @@ class Egress:
             return self._pools[proxy, trusted]
 
     def _make_pool(self, proxy: str | None, trusted: frozenset[str]) -> urllib3.PoolManager:
+        self._tls = self._tls or ssl.create_default_context(cafile=str(self._ca_file) if self._ca_file else None)
         if proxy is None:
             pool = urllib3.PoolManager(num_pools=16, maxsize=8, ssl_context=self._tls)
             pool.pool_classes_by_scheme = _guarded_pools(self.guard, trusted)
