@@ -142,7 +142,7 @@ def test_a_home_that_may_not_be_written_is_told(stocked: Any, tmp_path: Path) ->
         place.mkdir()
         mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(place)]
         if subprocess.run(mount, capture_output=True, check=False).returncode:
-            pytest.skip("not run: no right to mount a file system")
+            pytest.skip("root without the right to mount a file system")
         try:
             subprocess.run(["cp", "-a", f"{cli.home}/.", str(place)], check=True)
             subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)

