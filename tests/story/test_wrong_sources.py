@@ -198,6 +198,19 @@ def test_ctrl_c_at_any_moment_is_quiet(cli: Any, upstream: Any, delay: float) ->
     assert "Traceback" not in ended.err or "_get_module_lock" in ended.err, ended.err
 
 
+def test_a_model_that_changed_under_its_name_is_kept_beside_what_it_was(stocked: Any, upstream: Any) -> None:
+    pull = ("pull", f"hf:{TENSORS}", "--endpoint", upstream.url)
+    old = stocked(*pull, "--json").json()["commit"]
+    upstream.mutate(TENSORS)
+    new = stocked(*pull, "--json").json()["commit"]
+    assert new != old
+    assert f"{new}  (heads/main)" in stocked("show", TENSORS).fine().out
+    shown = stocked("show", TENSORS, "--revision", old).fine().out
+    assert f"{old}  (no branch or tag)" in shown
+    assert f"heads/main at {new[:12]}" in shown
+    stocked.sound(GGUF, TENSORS)
+
+
 # One model, several hands
 
 

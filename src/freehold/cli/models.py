@@ -139,7 +139,10 @@ def _print_view(view: ModelView, files: bool) -> None:
             click.echo(f"  {label:<14} {plain(value)}")
 
     f = view.facts
-    click.echo(click.style(str(view.id), bold=True) + f"  {view.revision.commit}  ({', '.join(r.name for r in view.refs)})")
+    here = ", ".join(r.name for r in view.refs if r.commit == view.revision.commit)
+    click.echo(click.style(str(view.id), bold=True) + f"  {view.revision.commit}  ({here or 'no branch or tag'})")
+    for ref in view.refs:
+        line("also", f"{ref.name} at {ref.commit.sha[:12]}" if ref.commit != view.revision.commit else None)
     line("format", f.get("format"))
     line("architecture", f.get("architecture"))
     line("parameters", f"{count(f['parameters'])} ({f['parameters']:,})" if f.get("parameters") else None)

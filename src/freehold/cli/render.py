@@ -105,7 +105,7 @@ def progress(quiet: bool = False) -> Iterator[Listener]:
             amount = size(p.done) if p.unit == "bytes" else str(p.done)
             whole = "" if p.total is None else f" / {size(p.total) if p.unit == 'bytes' else p.total}"
             percent = f" {p.done * 100 // p.total:3d} %" if p.total else ""
-            said = f": {amount}{whole}{percent}"
+            said = f": {amount}{whole}{percent}" if p.done or p.total else ""
             room = max(10, shutil.get_terminal_size().columns - len(said) - 3)
             click.echo(f"\r\033[K  {stage if len(stage) <= room else stage[: room - 1] + '…'}{said}", err=True, nl=False)
             drawn.update(at=time.monotonic(), stage=stage, open=True)
