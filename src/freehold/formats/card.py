@@ -33,11 +33,11 @@ _ESCAPES = {
     " ": " ", '"': '"', "/": "/", "\\": "\\", "N": "\x85", "_": "\xa0", "L": "\u2028", "P": "\u2029",
 }  # fmt: skip
 _ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(.))")
-_SINGLE = re.compile(r"'((?:[^'\n]|'')*+)'")
-_DOUBLE = re.compile(r'"((?:[^"\\\n]|\\[^\n])*+)"')
+_SINGLE = re.compile(r"'([^'\n]*(?:''[^'\n]*)*)'(?!')")
+_DOUBLE = re.compile(r'"([^"\\\n]*(?:\\[^\n][^"\\\n]*)*)"')
 _COMMENT = re.compile(r"[ \t]#")
 _TAIL = re.compile(r"[ ]*(?:[ \t]#.*)?")
-_BLANK = re.compile(r"(?:[ \n]|(?<=[ \n])#[^\n]*)*+")
+_BLANK = re.compile(r"(?:[ \n]|(?<=[ \n])#[^\n]*(?=\n|\Z))*")
 _FLOW_PLAIN = re.compile(r"[^,\[\]{}\n#]+")
 
 
