@@ -14,6 +14,7 @@ from freehold.app import House, house
 from freehold.errors import FreeholdError, error_table
 from freehold.flows import events, models
 from freehold.flows.pull import pull
+from freehold.keep.sources.pip import pip_version
 from freehold.keep.sources.pypi import PypiSource
 from freehold.lab.models import make_model
 from freehold.nouns.origin import Evidence
@@ -22,6 +23,9 @@ from freehold.nouns.reference import parse_reference
 from freehold.testing.package_index import PackageIndex, make_wheel, running_index
 
 REFERENCE = "pypi:tiny-model==1.0"
+#: Requests for one wheel: before 23.1 pip itself asks a second time where the index has separate metadata, in one and the
+#: same run; its HTTP cache answers that where the index allows caching, which this one does not.
+ONCE = 2 if pip_version() < (23, 1) else 1
 MODEL = "pypi/tiny-model"
 GGUF = "tiny.Q4.gguf"
 DESCRIPTION = f"""# tiny-model
@@ -99,7 +103,7 @@ def test_a_package_is_taken_in_with_one_download_and_all_that_it_says(
     shop.index.metadata = metadata
     heard: list[Progress] = []
     done = pull(home.parts, home.caller, REFERENCE, listener=heard.append)
-    assert shop.index.fetched("tiny_model-1.0-py3-none-any.whl") == 1
+    assert shop.index.fetched("tiny_model-1.0-py3-none-any.whl") == (ONCE if metadata else 1)
     assert (str(done.id), done.already, done.admission) == (MODEL, False, "admitted")
     view = models.show_model(home.parts, home.caller, MODEL)
     assert [e.path for e in view.manifest] == ["LICENSE", "METADATA", GGUF]
@@ -140,7 +144,7 @@ def test_without_a_version_the_newest_is_taken_and_recognised(shop: Shop, home: 
     first = pull(home.parts, home.caller, "pypi:tiny-model")
     assert first.locator == REFERENCE
     assert pull(home.parts, home.caller, "pypi:tiny-model").already
-    assert shop.index.fetched(".whl") == 1
+    assert shop.index.fetched(".whl") == ONCE
     older = pull(home.parts, home.caller, "pypi:tiny-model==0.9")
     assert not older.already
     assert older.commit != first.commit
@@ -158,11 +162,11 @@ def test_a_wheel_that_waits_whole_in_the_spool_is_not_fetched_again_unless_it_wa
         shutil.copytree(home.parts.home.spool / "wheels", other.parts.home.spool / "wheels")
         (wheel,) = other.parts.home.spool.rglob("*.whl")
         wheel.write_bytes(wheel.read_bytes()[:-1000])
-        assert shop.index.fetched(".whl") == 1
+        assert shop.index.fetched(".whl") == ONCE
         pull(home.parts, home.caller, REFERENCE)
-        assert shop.index.fetched(".whl") == 1
+        assert shop.index.fetched(".whl") == ONCE
         pull(other.parts, other.caller, REFERENCE)
-        assert shop.index.fetched(".whl") == 2
+        assert shop.index.fetched(".whl") == 2 * ONCE
     assert _spooled(home) == []
 
 
