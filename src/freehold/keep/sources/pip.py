@@ -171,7 +171,7 @@ def _watched(scratch: Path, folder: Path, seen: _Seen, listener: Listener) -> It
     def watch() -> None:
         last = -1
         while not ended.wait(0.2):
-            grown = max((_size(p) for p in (*scratch.glob("pip-*/*.whl"), *folder.glob("*.whl"))), default=0)
+            grown = _largest(scratch, folder)
             if grown > last and grown:
                 last = grown
                 listener(Progress("download", grown, seen.total))
@@ -185,9 +185,10 @@ def _watched(scratch: Path, folder: Path, seen: _Seen, listener: Listener) -> It
         thread.join()
 
 
-def _size(path: Path) -> int:
+def _largest(scratch: Path, folder: Path) -> int:
+    """Bytes of the largest wheel there is just now; pip makes and removes folders while this looks."""
     try:
-        return path.stat().st_size
+        return max((p.stat().st_size for p in (*scratch.glob("pip-*/*.whl"), *folder.glob("*.whl"))), default=0)
     except OSError:
         return 0
 
