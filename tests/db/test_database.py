@@ -132,3 +132,12 @@ def test_the_data_version_changes_with_every_commit_of_this_process_or_another(t
     finally:
         one.close()
         other.close()
+
+
+@pytest.mark.parametrize("name", ["a?b", "100%25", "a#b", "with space", "模型"])
+def test_a_path_of_odd_characters_is_taken_as_it_is(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    _open(folder).close()
+    assert (folder / "catalog.db").stat().st_size > 0
+    assert [p.name for p in tmp_path.iterdir()] == [name]

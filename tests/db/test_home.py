@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -76,3 +79,15 @@ def test_only_one_server_holds_a_home_and_its_url_is_known(tmp_path: Path) -> No
     assert running_server(home) is None
     with ServerLock(home).acquire():
         pass
+
+
+def test_a_look_at_the_lock_does_not_refuse_a_start(tmp_path: Path) -> None:
+    """`running_server` takes the lock for a moment; a server that starts just then waits it out."""
+    home = open_home(tmp_path / "home")
+    with ServerLock(home).acquire():
+        pass
+    with (home.run / "server.json").open("r", encoding="utf-8") as glance:
+        fcntl.flock(glance, fcntl.LOCK_SH)
+        threading.Timer(0.1, fcntl.flock, (glance, fcntl.LOCK_UN)).start()
+        with ServerLock(home).acquire():
+            time.sleep(0.1)

@@ -179,7 +179,7 @@ HOSTILE = {
     "an array past the end": (header(text("k") + struct.pack("<IIQ", 9, 4, HUGE)), "formats-gguf-limit"),
     "a short array past the end": (header(text("k") + struct.pack("<IIQ", 9, 4, 1000)), "formats-gguf-truncated"),
     "strings without end": (header(text("k") + struct.pack("<IIQ", 9, 8, HUGE)), "formats-gguf-limit"),
-    "an array of arrays": (header(text("k") + struct.pack("<IIQ", 9, 9, 1) + bytes(64)), "formats-gguf-unsupported"),
+    "an array of arrays": (header(text("k") + struct.pack("<IIQ", 9, 9, 1) + bytes(64)), "formats-gguf-limit"),
     "an unknown value type": (header(text("k") + struct.pack("<I", 13) + bytes(64)), "formats-gguf-unsupported"),
     "an unknown element type": (header(text("k") + struct.pack("<IIQ", 9, 77, 1) + bytes(64)), "formats-gguf-unsupported"),
     "a key twice": (header(string_key("k", "a"), string_key("k", "b")), "formats-gguf-invalid"),

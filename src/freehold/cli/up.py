@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -49,9 +50,9 @@ def up(ctx: click.Context, host: str | None, port: int | None, base_url: str | N
         note("stopped")
 
 
-def _addresses(found: Ready) -> dict[str, str]:
+def _addresses(found: Ready) -> dict[str, str | int]:
     base = found.public_url
-    return {"url": found.url, "console": f"{base}/-/", "hub": base, "openai": f"{base}/v1"}
+    return {"url": found.url, "console": f"{base}/-/", "hub": base, "openai": f"{base}/v1", "pid": os.getpid()}
 
 
 def _show(found: Ready, place: str) -> None:

@@ -7,6 +7,7 @@ leaves as a FreeholdError. It does not know any table.
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -15,13 +16,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event, exc, text
+from sqlalchemy import URL, Connection, create_engine, event, exc, text
 
 from freehold.errors import FreeholdError
 from freehold.failpoints import failpoint
 from freehold.nouns.moment import Clock
 
 _BUSY_SECONDS = 30
+_LEAST_ROOM = 64 * 1024
 
 
 class Database:
@@ -31,7 +33,7 @@ class Database:
         self.path = path
         self.name = name
         self._engine = create_engine(
-            f"sqlite:///{path}",
+            URL.create("sqlite", database=str(path)),  # not an f-string: a path may hold ? and %
             connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
             pool_size=8,
             max_overflow=32,
@@ -183,7 +185,7 @@ def _translated(database: Database) -> Iterator[None]:
 
 
 def _as_freehold(database: Database, reason: str) -> FreeholdError:
-    if "full" in reason:
+    if "full" in reason or ("I/O error" in reason and _no_room(database.path)):
         code = "db-disk-full"
     elif "locked" in reason or "busy" in reason:
         code = "db-busy"
@@ -194,3 +196,11 @@ def _as_freehold(database: Database, reason: str) -> FreeholdError:
     else:
         code = "db-io"
     return FreeholdError(code, f"{database.path}: {reason}", path=database.path)
+
+
+def _no_room(path: Path) -> bool:
+    """Without room for its shared memory SQLite says only "disk I/O error"."""
+    try:
+        return shutil.disk_usage(path.parent).free < _LEAST_ROOM
+    except OSError:
+        return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,8 @@ from freehold.errors import FreeholdError
 
 #: The layout that this version reads and writes.
 FORMAT = 1
+#: How long a start waits for the lock: `running_server` holds it for a moment when it looks.
+_GLANCE_SECONDS = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +101,19 @@ class ServerLock:
 
     def __init__(self, home: Home) -> None:
         self._path = home.run / "server.json"
-        self._file = self._path.open("a+", encoding="utf-8")
+        try:
+            self._file = self._path.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise FreeholdError("home-unwritable", f"cannot write {self._path}: {error}", path=self._path) from error
 
     def acquire(self) -> Self:
         """Raises server-already-running with the other server's URL."""
+        until = time.monotonic() + _GLANCE_SECONDS
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            while not self._try():
+                if time.monotonic() > until:
+                    raise BlockingIOError("locked")
+                time.sleep(0.01)
         except OSError as error:
             self._file.seek(0)
             url = _url_of(self._file.read())
@@ -112,6 +122,13 @@ class ServerLock:
             raise FreeholdError("server-already-running", message, url=url) from error
         self._file.truncate(0)  # a killed server left its URL here: nobody may take it for ours
         return self
+
+    def _try(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def announce(self, url: str) -> None:
         """Write this server's URL where other commands of the same home look for it."""

@@ -275,7 +275,9 @@ def _read_array(cursor: _Cursor, key: str, strings: int) -> tuple[str, list[Any]
     kind, count = cursor.u32(), cursor.u64()
     start = cursor.position
     if kind == _ARRAY:
-        raise FreeholdError("formats-gguf-unsupported", f"the metadata key {key!r} holds an array of arrays", key=key)
+        raise FreeholdError(
+            "formats-gguf-limit", f"the metadata key {key!r} holds an array of arrays, which no engine takes", key=key
+        )
     if kind == _STRING:
         _check_count(f"strings in {key!r}", count, MAX_STRINGS - strings, 8, cursor)
         cursor.skip_strings(count)

@@ -37,7 +37,7 @@ class RepoId:
     def __post_init__(self) -> None:
         for part in filter(None, (self.namespace, self.name)):
             if not _NAME.fullmatch(part) or len(part) > 96 or "--" in part or ".." in part or part.endswith(".git"):
-                raise FreeholdError("catalog-id-invalid", f"not a model id: {self}", id=str(self))
+                raise FreeholdError("catalog-id-invalid", f"not a model id: {str(self)!r}", id=str(self))
         if (self.namespace or self.name).lower() in RESERVED:
             raise FreeholdError("catalog-id-invalid", f"'{self.namespace or self.name}' is reserved by the server", id=str(self))
 
