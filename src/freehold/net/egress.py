@@ -99,16 +99,29 @@ class Response:
         self._raw.release_conn()
 
     def iter(self, chunk: int = 1 << 20) -> Iterator[bytes]:
-        """The body in pieces of at most about `chunk` bytes.
+        """The body in pieces of `chunk` bytes, the last one shorter.
 
         FreeholdError net-cut if it ends early, net-timeout, net-unreachable; what came before was yielded.
         """
+        gathered = bytearray()
         with _translated(self._target):
-            # read1, since read and stream gather a whole piece first and would lose what came before a cut
-            while piece := self._raw.read1(chunk, decode_content=True):
-                yield piece
-                if self._deadline is not None and time.monotonic() > self._deadline:
-                    raise FreeholdError("net-timeout", f"{self._target} did not finish its answer in time", url=str(self._target))
+            try:  # read1, since read and stream would lose the piece in which the body was cut
+                while piece := self._raw.read1(chunk - len(gathered), decode_content=True):
+                    gathered += piece
+                    if len(gathered) >= chunk:
+                        yield bytes(gathered)
+                        gathered.clear()
+                    self._check_deadline()
+            except Exception:
+                if gathered:
+                    yield bytes(gathered)
+                raise
+        if gathered:
+            yield bytes(gathered)
+
+    def _check_deadline(self) -> None:
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise FreeholdError("net-timeout", f"{self._target} did not finish its answer in time", url=str(self._target))
 
     def read(self, limit: int) -> bytes:
         """The whole body; FreeholdError net-too-large if it holds more than `limit` bytes, and those of `iter`."""
